@@ -1,0 +1,162 @@
+"""Sessions that survive: the Store protocol, what is asked of it, and open_store(url).
+
+Every change is an append of records to one stream of one session, also the server's own verdicts: one way to write, one
+fold. A store keeps for each session a head (fold.Head), the whole state, and the records as they came.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from datacat.errors import ConfigError
+from datacat.store.fold import Head
+from datacat.wire.lines import Line
+
+__all__ = ["Batch", "Head", "Page", "Query", "RecordQuery", "Row", "Store", "open_store"]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """The records of bytes start to end of one stream, in order.
+
+    start None means: wherever the stream ends now; end is ignored then and the stream grows by the bytes of its lines
+    (for records that the server itself writes, or takes from its simple endpoints). crc is compared with the end_crc of
+    the batch before when both are given. open is true for the batch that may create the session.
+    """
+
+    stream: str
+    lines: list[Line]
+    start: int | None = None
+    end: int = 0
+    crc: int | None = None
+    end_crc: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """Which heads, in which order. Every tuple is a set of alternatives; empty means no condition.
+
+    from_us, to_us and at say when: at is start (created in the span), end (ended in it) or overlap (open in it). q is a
+    text in product, version, hostname or id. state and state_ever are (dotted path, JSON value) now, or at any time.
+    event is a name. has is a subset of crash, hang, exception. sort is a head field with - for descending. cursor is
+    what a Page gave; budget_s bounds the time that conditions on records may take.
+    """
+
+    product: tuple[str, ...] = ()
+    version: tuple[str, ...] = ()
+    environment: tuple[str, ...] = ()
+    status: tuple[str, ...] = ()
+    end_reason: tuple[str, ...] = ()
+    hostname: tuple[str, ...] = ()
+    machine: tuple[str, ...] = ()
+    daemon: tuple[str, ...] = ()
+    from_us: int | None = None
+    to_us: int | None = None
+    at: str = "start"
+    q: str = ""
+    state: tuple[tuple[str, Any], ...] = ()
+    state_ever: tuple[tuple[str, Any], ...] = ()
+    event: tuple[str, ...] = ()
+    has: tuple[str, ...] = ()
+    sort: str = "-created_at"
+    limit: int = 100
+    cursor: str = ""
+    budget_s: float = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Heads in the order asked for; next_cursor is empty at the end; truncated when the time budget cut it short."""
+
+    heads: list[Head]
+    next_cursor: str = ""
+    truncated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RecordQuery:
+    """Which records of one session, ordered by t, then stream, then offset.
+
+    kinds are words of records.KINDS; names and levels are alternatives; q is a text in name, message or exception.
+    newest_first reverses the order, so that a limit keeps the newest. after skips to behind a Row's position.
+    """
+
+    kinds: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+    levels: tuple[str, ...] = ()
+    from_us: int | None = None
+    to_us: int | None = None
+    q: str = ""
+    newest_first: bool = False
+    limit: int | None = None
+    after: tuple[int, str, int, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One stored record: its position (t, stream, start offset of its batch, index in the batch) and its members."""
+
+    position: tuple[int, str, int, int]
+    record: dict[str, Any] = field(compare=False)
+
+
+class Store(Protocol):
+    """Sessions that survive. Every method may be called from any thread; a reader sees whole batches only."""
+
+    def append(self, session_id: str, batch: Batch, *, received_us: int) -> Head:
+        """Store a batch, its effect on head and state, and the stream's new offset in one atomic, durable write.
+
+        A batch that ends at or before what is acknowledged changes nothing. State records that change nothing leave no
+        trace. A session that does not exist is created when the first record is open, or a gap that carries open.
+        received_us is when the server got it (it becomes last_seen). Returns the head afterwards.
+        Raises: NotFound when it neither exists nor opens; Deleted; Mismatch (acked, reason offset or diverged);
+        StoreError when nothing was stored.
+        """
+
+    def head(self, session_id: str) -> Head:
+        """Return the head. Raises: NotFound, Deleted."""
+
+    def state(self, session_id: str) -> dict[str, Any]:
+        """Return the whole current state; not to be changed by the caller. Raises: NotFound, Deleted."""
+
+    def heads(self, query: Query) -> Page:
+        """Return one page of heads. Raises: WireError when the cursor or the sort field is not one of ours."""
+
+    def records(self, session_id: str, query: RecordQuery) -> Iterator[Row]:
+        """Yield the records that match, in order. Raises: NotFound, Deleted."""
+
+    def open_heads(self) -> list[Head]:
+        """Return the heads of every session that has not ended, for the sweep."""
+
+    def drop(self, session_id: str) -> None:
+        """Delete a session and leave a tombstone. Raises: NotFound, Deleted."""
+
+    def tend(self, budget_s: float) -> bool:
+        """Free some disk space that deleted sessions took, within the budget; True when there is more to do."""
+
+    def check(self) -> None:
+        """Raise StoreError when the store cannot take writes."""
+
+    def stats(self) -> dict[str, int]:
+        """Return sessions, open_sessions, size_bytes and what else the implementation counts."""
+
+    def close(self) -> None:
+        """Make everything durable and let go of the files; idempotent."""
+
+
+def open_store(url: str) -> Store:
+    """Open the store that url names: memory:, or semidbm:PATH (a plain path is the same).
+
+    Raises: ConfigError for an unknown kind, Busy when another process has it, StoreError, Corrupt.
+    """
+    kind, _, rest = url.partition(":")
+    if kind == "memory" and not rest:
+        from datacat.store.memory import MemoryStore
+
+        return MemoryStore()
+    if kind == "semidbm":
+        from datacat.store.semi import SemiStore
+
+        return SemiStore(Path(rest))
+    raise ConfigError("store", url, "memory: or semidbm:PATH")

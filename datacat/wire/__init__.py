@@ -1,0 +1,1 @@
+"""The language that client, daemon and server share: pure, without clock or I/O."""

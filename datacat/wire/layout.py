@@ -1,0 +1,126 @@
+"""The journal's format on disk: file names, the segments of a stream, the beat slot. Pure; docs/journal.md tells why.
+
+    <user state dir>/spool/<session id>/            0700, files 0600
+      session.json               Meta: who writes, made once by the client
+      <stream>/00000000.ndjson   segments; segment n holds the stream's bytes from n x segment_bytes on
+      beat                       BEAT slot: the last heartbeat, written in place
+      fault, stacks              texts of faulthandler: the crash traceback, the stacks of a hang
+      daemon                     Shipper: who ships it and what is acknowledged (a cache for readers)
+      lock                       held by the daemon that ships the session
+      wake                       named pipe: one byte wakes the daemon (POSIX)
+      summary.json               all that is left of a session that is done, for last_run
+
+A segment is a preallocated file of zeros. A record never spans two: what does not fit goes to the next segment, and
+the zeros that stay behind count as bytes of the stream. A segment is sealed before the next one is created, so when
+segment n + 1 exists nothing is written to n any more. A reader takes what lies before the first zero byte (JSON has
+none), up to the last newline.
+"""
+
+import struct
+import zlib
+from typing import Any, NamedTuple
+
+import msgspec
+
+SEGMENT_BYTES = 1024 * 1024
+"""Size of a segment: small enough to map in every app, large enough that a burst rotates rarely."""
+TAIL_BYTES = 4096
+"""A batch proves that it continues its stream by the CRC-32 of this many bytes before it."""
+
+SPOOL_DIR = "spool"
+OWNERS_DIR = "owners"
+"""Beside the sessions: <pid>-<process start>.lock, held by the daemon of that process for as long as it serves."""
+META_FILE = "session.json"
+BEAT_FILE = "beat"
+FAULT_FILE = "fault"
+STACKS_FILE = "stacks"
+SHIPPER_FILE = "daemon"
+LOCK_FILE = "lock"
+WAKE_FILE = "wake"
+SUMMARY_FILE = "summary.json"
+
+BEAT = struct.Struct("<qqdB")
+"""awake_ns (the clock that stops in sleep), Unix us, timeout_s, flags; little endian."""
+BEAT_FILE_BYTES = 4096
+BEAT_ON = 1
+"""The app beats, or asked to be watched."""
+BEAT_PAUSED = 2
+
+
+class Beat(NamedTuple):
+    """What the beat slot says. awake_ns is 0 until the first heartbeat."""
+
+    awake_ns: int
+    unix_us: int
+    timeout_s: float
+    on: bool
+    paused: bool
+
+
+class Meta(msgspec.Struct, omit_defaults=True):
+    """session.json: who writes this session and how it wants to be served.
+
+    process_start and boot_id make the pid unmistakable. source is client, http, run or direct. stream is the id of the
+    app's own stream. Fields that a later version adds are ignored.
+    """
+
+    id: str
+    product: str
+    version: str
+    stream: str
+    created_us: int
+    pid: int = 0
+    process_start: int = 0
+    boot_id: str = ""
+    machine_id: str = ""
+    hostname: str = ""
+    environment: str | None = None
+    platform: str = ""
+    server_url: str = ""
+    segment_bytes: int = SEGMENT_BYTES
+    source: str = "client"
+    settings: dict[str, Any] = {}
+
+
+class Shipper(msgspec.Struct, omit_defaults=True):
+    """The file `daemon`: who ships the session and what the server has acknowledged of each stream."""
+
+    pid: int
+    port: int = 0
+    daemon_id: str = ""
+    acked: dict[str, int] = {}
+    status: str = "active"
+    """ended, crashed or abnormal once the verdict is made."""
+    written_us: int = 0
+
+
+def segment_name(number: int) -> str:
+    """Return the file name of a stream's segment."""
+    return f"{number:08d}.ndjson"
+
+
+def whole_lines(segment: bytes, start: int) -> bytes:
+    """Return the whole lines of a segment from byte start on: up to the first zero, then back to the last newline."""
+    end = segment.find(b"\0", start)
+    if end < 0:
+        end = len(segment)
+    return segment[start : segment.rfind(b"\n", start, end) + 1] if end > start else b""
+
+
+def pack_beat(beat: Beat) -> bytes:
+    """Return the bytes of the beat slot."""
+    flags = (BEAT_ON if beat.on else 0) | (BEAT_PAUSED if beat.paused else 0)
+    return BEAT.pack(beat.awake_ns, beat.unix_us, beat.timeout_s, flags)
+
+
+def unpack_beat(slot: bytes) -> Beat:
+    """Return what a beat slot says; a slot that is too short (a torn creation) is a slot without heartbeats."""
+    if len(slot) < BEAT.size:
+        return Beat(0, 0, 0.0, on=False, paused=False)
+    awake_ns, unix_us, timeout_s, flags = BEAT.unpack_from(slot)
+    return Beat(awake_ns, unix_us, timeout_s, on=bool(flags & BEAT_ON), paused=bool(flags & BEAT_PAUSED))
+
+
+def tail_crc(tail: bytes) -> int:
+    """Return the CRC-32 of a stream's last up to TAIL_BYTES bytes before an offset; 0 at offset 0."""
+    return zlib.crc32(tail[-TAIL_BYTES:]) if tail else 0

@@ -83,7 +83,7 @@ def _decode_unknown(raw: bytes, error: msgspec.ValidationError) -> Unknown:
     """Return a record of a kind that is not in Known; raise the first error when the kind is known after all."""
     try:
         unknown = _unknown.decode(raw)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         unknown = None
     if unknown is None or unknown.k in KINDS:
         text, _, path = str(error).partition(" - at `$")

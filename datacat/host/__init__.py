@@ -1,1 +1,84 @@
-"""The host room."""
+"""What the machine knows: ids, clocks, folders, locks, disk blocks. The one choice of a platform stands here.
+
+The platform modules offer the same functions; each can be imported everywhere and takes its roots as arguments, so
+that canned trees test it. Errors of the operating system leave this room as HostError, ProcessGone, NotPermitted or
+Busy. Processes are watched by host.process, which is not for the client.
+
+    machine_id() -> str           hash of the machine's id, the same for every user; survives reboots
+    boot_id() -> str              changes with every boot
+    hostname() -> str, platform() -> str
+    awake_ns() -> int             a clock that stops while the machine sleeps, ns, the same for all processes of a boot
+    asleep_s() -> float           how long the machine has slept since its boot; 0.0 where that is unknown
+    process_start(pid) -> int     the platform's own number; with pid and boot_id it names a process for good
+    pid_namespace() -> int        pids of different namespaces must not be compared; 0 where there are none
+    preallocate(fd, size_bytes)   give a new file its blocks, so that writing to its mapping cannot fail later
+    lock(path) -> Lock            exclusive among processes, let go by the kernel when its holder dies
+    held(path) -> bool            whether somebody has that lock now
+    state_dir() -> Path           of the user: journals
+    state_dirs() -> list[Path]    state_dir and where to go when it cannot be written
+    data_dir() -> Path            of the server
+"""
+
+import sys
+
+from datacat.host.folders import data_dir, state_dir, state_dirs
+from datacat.host.locks import Lock
+
+if sys.platform == "win32":
+    from datacat.host.windows import (
+        asleep_s,
+        awake_ns,
+        boot_id,
+        held,
+        hostname,
+        lock,
+        machine_id,
+        pid_namespace,
+        platform,
+        preallocate,
+        process_start,
+    )
+elif sys.platform == "darwin":
+    from datacat.host.macos import (
+        asleep_s,
+        awake_ns,
+        boot_id,
+        hostname,
+        machine_id,
+        pid_namespace,
+        platform,
+        preallocate,
+        process_start,
+    )
+    from datacat.host.posix import held, lock
+else:
+    from datacat.host.linux import (
+        asleep_s,
+        awake_ns,
+        boot_id,
+        hostname,
+        machine_id,
+        pid_namespace,
+        platform,
+        preallocate,
+        process_start,
+    )
+    from datacat.host.posix import held, lock
+
+__all__ = [
+    "Lock",
+    "asleep_s",
+    "awake_ns",
+    "boot_id",
+    "data_dir",
+    "held",
+    "hostname",
+    "lock",
+    "machine_id",
+    "pid_namespace",
+    "platform",
+    "preallocate",
+    "process_start",
+    "state_dir",
+    "state_dirs",
+]

@@ -8,6 +8,7 @@
       daemon                     Shipper: who ships it and what is acknowledged (a cache for readers)
       lock                       held by the daemon that ships the session
       wake                       named pipe: one byte wakes the daemon (POSIX)
+      dropped.json               what the client had to drop, by reason (only when it did)
       summary.json               all that is left of a session that is done, for last_run
 
 A segment is a preallocated file of zeros. A record never spans two: what does not fit goes to the next segment, and
@@ -38,6 +39,8 @@ SHIPPER_FILE = "daemon"
 LOCK_FILE = "lock"
 WAKE_FILE = "wake"
 SUMMARY_FILE = "summary.json"
+DROPPED_FILE = "dropped.json"
+"""Totals {reason: count} of what the client could not keep, by temp file and rename; the daemon ships the increase."""
 
 BEAT = struct.Struct("<qqdB")
 """awake_ns (the clock that stops in sleep), Unix us, timeout_s, flags; little endian."""
@@ -60,7 +63,7 @@ class Beat(NamedTuple):
 class Meta(msgspec.Struct, omit_defaults=True):
     """session.json: who writes this session and how it wants to be served.
 
-    process_start and boot_id make the pid unmistakable. source is client, http, run or direct. stream is the id of the
+    process_start and boot_id make the pid unmistakable; pids of another pid_namespace cannot be looked up. source is client, http, run or direct. stream is the id of the
     app's own stream. Fields that a later version adds are ignored.
     """
 
@@ -71,6 +74,7 @@ class Meta(msgspec.Struct, omit_defaults=True):
     created_us: int
     pid: int = 0
     process_start: int = 0
+    pid_namespace: int = 0
     boot_id: str = ""
     machine_id: str = ""
     hostname: str = ""
@@ -92,6 +96,28 @@ class Shipper(msgspec.Struct, omit_defaults=True):
     status: str = "active"
     """ended, crashed or abnormal once the verdict is made."""
     written_us: int = 0
+
+
+class Summary(msgspec.Struct, omit_defaults=True):
+    """summary.json: how a session went, written by the daemon once the verdict is made and all is acknowledged.
+
+    status and end_reason are words of routes; state is the last whole state. hang_seconds is the sum over all hangs.
+    """
+
+    id: str
+    product: str
+    version: str
+    created_us: int
+    ended_us: int = 0
+    status: str = "active"
+    end_reason: str | None = None
+    end_detail: str | None = None
+    exit_code: int | None = None
+    exit_signal: int | None = None
+    hung: bool = False
+    """Whether it ever hung."""
+    hang_seconds: float = 0.0
+    state: dict[str, Any] = {}
 
 
 def segment_name(number: int) -> str:

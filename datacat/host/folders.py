@@ -1,0 +1,42 @@
+"""Folders for journals and for the server's data, as platformdirs knows them, and where to go when they fail."""
+
+import getpass
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import platformdirs
+
+APP = "datacat"
+_SHARED_ROOTS = ("/var/tmp", "/dev/shm")  # noqa: S108  the name below them is the user's own and its owner is checked
+
+
+def state_dir() -> Path:
+    """Return the user's folder for journals; it need not exist. XDG_STATE_HOME moves it where XDG is used."""
+    return Path(platformdirs.user_state_dir(APP, appauthor=False))
+
+
+def state_dirs(roots: tuple[str, ...] = _SHARED_ROOTS) -> list[Path]:
+    """Return state_dir() and the folders to try after it, best first; a user without a home has only the latter.
+
+    Those in roots are shared with other users: whoever uses one must check that he owns it.
+    """
+    own = state_dir()
+    folders = [own] if own.is_absolute() else []
+    uid = str(os.getuid()) if hasattr(os, "getuid") else getpass.getuser()
+    folders += [Path(root) / f"{APP}-{uid}" for root in roots if Path(root).is_dir()]
+    try:
+        last = Path(tempfile.gettempdir()) / f"{APP}-{uid}"
+    except FileNotFoundError:  # nothing is writable
+        return folders
+    return folders if last in folders else [*folders, last]
+
+
+def data_dir(environ: Mapping[str, str] | None = None) -> Path:
+    """Return the server's data folder: systemd's STATE_DIRECTORY (its first entry), else one in the user's data."""
+    given = (os.environ if environ is None else environ).get("STATE_DIRECTORY", "")
+    if given:
+        return Path(given.split(":")[0] if os.sep == "/" else given)
+    # On macOS and Windows user data and user state are one folder: the server has its own inside.
+    return Path(platformdirs.user_data_dir(APP, appauthor=False)) / "server"

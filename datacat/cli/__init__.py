@@ -1,1 +1,1 @@
-"""The cli room."""
+"""The command line: datacat with one file for each subcommand, datacat-server, datacat-daemon."""

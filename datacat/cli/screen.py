@@ -1,0 +1,95 @@
+"""Tables and lines: rich in a terminal, plain aligned text when piped."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import click
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+
+class Column(NamedTuple):
+    """A column: its title, whether it holds numbers (set to the right), and whether it may be cut or wrapped."""
+
+    title: str
+    right: bool = False
+    wraps: bool = False
+
+
+class Cell(NamedTuple):
+    """A text and how it looks in a terminal."""
+
+    text: str
+    style: str = ""
+
+
+Row = Sequence[Cell | str]
+
+
+def console(*, err: bool = False) -> Console:
+    """Return a console on what is standard output now; is_terminal tells which of the two looks it has."""
+    return Console(stderr=err, highlight=False)
+
+
+def table(columns: Sequence[Column], rows: Sequence[Row], *, title: str = "", caption: str = "") -> Table:
+    """Return a table for a terminal."""
+    drawn = Table(
+        box=box.SIMPLE_HEAD,
+        title=title or None,
+        caption=caption or None,
+        header_style="bold",
+        pad_edge=False,
+        expand=False,
+    )
+    for column in columns:
+        drawn.add_column(
+            column.title,
+            justify="right" if column.right else "left",
+            no_wrap=not column.wraps,
+            overflow="fold" if column.wraps else "ellipsis",
+        )
+    for row in rows:
+        drawn.add_row(*(Text(cell, "") if isinstance(cell, str) else Text(cell.text, cell.style) for cell in row))
+    return drawn
+
+
+def plain_table(columns: Sequence[Column], rows: Sequence[Row]) -> list[str]:
+    """Return the lines of a table for a pipe: a header, columns set two spaces apart, nothing cut."""
+    texts = [[column.title for column in columns], *([_text(cell) for cell in row] for row in rows)]
+    widths = [max(len(row[at]) for row in texts) for at in range(len(columns))]
+    return [
+        "  ".join(
+            cell.rjust(width) if column.right else cell.ljust(width)
+            for cell, width, column in zip(row, widths, columns, strict=True)
+        ).rstrip()
+        for row in texts
+    ]
+
+
+def print_table(columns: Sequence[Column], rows: Sequence[Row], *, title: str = "") -> None:
+    """Print a table as standard output needs it."""
+    out = console()
+    if out.is_terminal:
+        out.print(table(columns, rows, title=title))
+    else:
+        for line in plain_table(columns, rows):
+            click.echo(line)
+
+
+def print_json(value: Any) -> None:
+    """Print a value as JSON, indented."""
+    import json
+
+    click.echo(json.dumps(value, ensure_ascii=False, indent=2))
+
+
+def markup(text: str, style: str) -> str:
+    """Return text in rich's markup, so that no bracket of it is read as a tag."""
+    return f"[{style}]{escape(text)}[/]" if style else escape(text)
+
+
+def _text(cell: Cell | str) -> str:
+    return cell if isinstance(cell, str) else cell.text

@@ -1,0 +1,43 @@
+"""Rules for every test: campaigns only when asked for, and in CI nothing is skipped without a probed reason."""
+
+import os
+
+import pytest
+
+
+def pytest_configure(config):
+    config.addinivalue_line("markers", "long: a campaign that takes minutes; runs with DATACAT_LONG=1")
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leave the long campaigns out (they are not skipped: nobody expected them to run)."""
+    if os.environ.get("DATACAT_LONG") == "1":
+        return
+    long = [item for item in items if item.get_closest_marker("long")]
+    items[:] = [item for item in items if not item.get_closest_marker("long")]
+    config.hook.pytest_deselected(items=long)
+
+
+def _refuse_skip(report):
+    """Turn a skip into a failure in CI, unless its reason begins with "capability:"; the probe has printed why."""
+    if os.environ.get("CI") != "true" or not report.skipped or hasattr(report, "wasxfail"):
+        return
+    _, _, reason = report.longrepr
+    text = reason.removeprefix("Skipped: ")
+    if not text.startswith("capability:"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped in CI: {text}\nsay what this machine lacks: pytest.skip('capability: ...')"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item, call):
+    report = yield
+    _refuse_skip(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector):
+    report = yield
+    _refuse_skip(report)
+    return report

@@ -3,12 +3,11 @@
     <user state dir>/spool/<session id>/            0700, files 0600
       session.json               Meta: who writes, made once by the client
       <stream>/00000000.ndjson   segments; segment n holds the stream's bytes from n x segment_bytes on
-      beat                       BEAT slot: the last heartbeat, written in place
+      beat                       BEAT slot: the last heartbeat; from DROPPED_OFFSET on: what the client had to drop
       fault, stacks              texts of faulthandler: the crash traceback, the stacks of a hang
       daemon                     Shipper: who ships it and what is acknowledged (a cache for readers)
       lock                       held by the daemon that ships the session
       wake                       named pipe: one byte wakes the daemon (POSIX)
-      dropped.json               what the client had to drop, by reason (only when it did)
       summary.json               all that is left of a session that is done, for last_run
 
 A segment is a preallocated file of zeros. A record never spans two: what does not fit goes to the next segment, and
@@ -22,6 +21,8 @@ import zlib
 from typing import Any, NamedTuple
 
 import msgspec
+
+from datacat.errors import WireError
 
 SEGMENT_BYTES = 1024 * 1024
 """Size of a segment: small enough to map in every app, large enough that a burst rotates rarely."""
@@ -39,12 +40,16 @@ SHIPPER_FILE = "daemon"
 LOCK_FILE = "lock"
 WAKE_FILE = "wake"
 SUMMARY_FILE = "summary.json"
-DROPPED_FILE = "dropped.json"
-"""Totals {reason: count} of what the client could not keep, by temp file and rename; the daemon ships the increase."""
 
 BEAT = struct.Struct("<qqdB")
 """awake_ns (the clock that stops in sleep), Unix us, timeout_s, flags; little endian."""
 BEAT_FILE_BYTES = 4096
+DROPPED_OFFSET = 1024
+"""From here to the end of the beat file: totals {reason: count} of what the client could not keep, JSON, then zeros.
+
+The page was allocated when the session began, so the totals reach the daemon from a full disk too; it ships their
+increase as Dropped records.
+"""
 BEAT_ON = 1
 """The app beats, or asked to be watched."""
 BEAT_PAUSED = 2
@@ -63,8 +68,8 @@ class Beat(NamedTuple):
 class Meta(msgspec.Struct, omit_defaults=True):
     """session.json: who writes this session and how it wants to be served.
 
-    process_start and boot_id make the pid unmistakable; pids of another pid_namespace cannot be looked up. source is client, http, run or direct. stream is the id of the
-    app's own stream. Fields that a later version adds are ignored.
+    process_start and boot_id make the pid unmistakable; pids of another pid_namespace cannot be looked up. source is
+    client, http, run or direct. stream is the id of the app's own stream. Fields that a later version adds are ignored.
     """
 
     id: str
@@ -145,6 +150,25 @@ def unpack_beat(slot: bytes) -> Beat:
         return Beat(0, 0, 0.0, on=False, paused=False)
     awake_ns, unix_us, timeout_s, flags = BEAT.unpack_from(slot)
     return Beat(awake_ns, unix_us, timeout_s, on=bool(flags & BEAT_ON), paused=bool(flags & BEAT_PAUSED))
+
+
+def pack_dropped(totals: dict[str, int]) -> bytes:
+    """Return the totals of what was dropped as the bytes from DROPPED_OFFSET to the end of the beat file."""
+    room = BEAT_FILE_BYTES - DROPPED_OFFSET
+    text = msgspec.json.encode(totals) if totals else b""
+    return (text if len(text) < room else msgspec.json.encode({"other": sum(totals.values())})).ljust(room, b"\0")
+
+
+def unpack_dropped(beat_file: bytes) -> dict[str, int]:
+    """Return the totals out of the bytes of the whole beat file; empty when it has none.
+
+    Raises: WireError for totals that were read while they changed: read again.
+    """
+    text = beat_file[DROPPED_OFFSET:].rstrip(b"\0")
+    try:
+        return msgspec.json.decode(text, type=dict[str, int]) if text else {}
+    except msgspec.DecodeError as error:
+        raise WireError(f"no totals of drops: {error}") from error
 
 
 def tail_crc(tail: bytes) -> int:

@@ -42,7 +42,7 @@ def _cause(session: dict[str, Any], now_us: int) -> str:
         case ("crashed", "signal"):
             return f"It crashed after {ran}: {name or 'a signal'} ended it"
         case ("crashed", "exit_code"):
-            return f"It failed after {ran} with exit code {code}"
+            return f"It failed after {ran} with exit code {'unknown' if code is None else code}"
         case ("crashed", "killed"):
             return f"It was killed with {name or 'SIGKILL'} after {ran}; nothing in it could say goodbye"
         case ("crashed", "oom"):

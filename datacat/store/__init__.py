@@ -11,9 +11,10 @@ from typing import Any, Protocol
 
 from datacat.errors import ConfigError
 from datacat.store.fold import Head
+from datacat.store.rollup import RollupQuery, Rollups
 from datacat.wire.lines import Line
 
-__all__ = ["Batch", "Head", "Page", "Query", "RecordQuery", "Row", "Store", "open_store"]
+__all__ = ["Batch", "Head", "Page", "Query", "RecordQuery", "RollupQuery", "Row", "Store", "open_store"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +38,13 @@ class Batch:
 class Query:
     """Which heads, in which order. Every tuple is a set of alternatives; empty means no condition.
 
-    from_us, to_us and at say when: at is start (created in the span), end (ended in it) or overlap (open in it). q is a
-    text in product, version, hostname or id. state and state_ever are (dotted path, JSON value) now, or at any time.
-    event is a name. has is a subset of crash, hang, exception. sort is a head field with - for descending. cursor is
-    what a Page gave; budget_s bounds the time that conditions on records may take.
+    from_us (included), to_us (not included) and at say when: at is start (created in the span), end (ended in it) or
+    overlap (open in it). q is a text in product, version, hostname or id. state and state_ever are (dotted path, JSON
+    value) now, or at any time. event is a name. has is a subset of crash, hang, exception. sort is a head field with -
+    for descending. cursor is what a Page gave; budget_s bounds the time that conditions on records may take.
+
+    The sessions that ended before a time: Query(at="end", to_us=time, sort="created_at"); it looks only at sessions
+    that were created before that time.
     """
 
     product: tuple[str, ...] = ()
@@ -78,8 +82,9 @@ class Page:
 class RecordQuery:
     """Which records of one session, ordered by t, then stream, then offset.
 
-    kinds are words of records.KINDS; names and levels are alternatives; q is a text in name, message or exception.
-    newest_first reverses the order, so that a limit keeps the newest. after skips to behind a Row's position.
+    kinds are words of records.KINDS; names (of events and metrics) and levels (of events) are alternatives; q is a text
+    in name, message or exception. from_us is included, to_us not. newest_first reverses the order, so that a limit
+    keeps the newest. after skips to behind a Row's position.
     """
 
     kinds: tuple[str, ...] = ()
@@ -126,6 +131,9 @@ class Store(Protocol):
     def records(self, session_id: str, query: RecordQuery) -> Iterator[Row]:
         """Yield the records that match, in order. Raises: NotFound, Deleted."""
 
+    def rollups(self, query: RollupQuery) -> Rollups:
+        """Return per-minute aggregates of metrics, events and changes of status, merged over sessions (rollup.py)."""
+
     def open_heads(self) -> list[Head]:
         """Return the heads of every session that has not ended, for the sweep."""
 
@@ -150,13 +158,15 @@ def open_store(url: str) -> Store:
 
     Raises: ConfigError for an unknown kind, Busy when another process has it, StoreError, Corrupt.
     """
-    kind, _, rest = url.partition(":")
+    kind, colon, rest = url.partition(":")
     if kind == "memory" and not rest:
         from datacat.store.memory import MemoryStore
 
         return MemoryStore()
-    if kind == "semidbm":
+    # A colon behind one letter is a Windows drive, a separator before it is part of a path.
+    is_path = bool(url) and (not colon or len(kind) == 1 or "/" in kind or "\\" in kind)
+    if is_path or (kind == "semidbm" and rest):
         from datacat.store.semi import SemiStore
 
-        return SemiStore(Path(rest))
+        return SemiStore(Path(url if is_path else rest))
     raise ConfigError("store", url, "memory: or semidbm:PATH")

@@ -1,0 +1,71 @@
+"""Decide what one batch does to one session: continue its stream or refuse it, fold it, roll it up. Pure."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from datacat.errors import Mismatch, NotFound
+from datacat.store import Batch
+from datacat.store.fold import Head, Stream, fold, new_head, opening, touches_state
+from datacat.store.rollup import Rollup, roll_up
+from datacat.wire.lines import Line
+
+
+class Applied(NamedTuple):
+    """What is to be stored in one write. lines are those that leave a trace; start and end are the stream's bytes."""
+
+    head: Head
+    state: dict[str, Any]
+    state_changed: bool
+    lines: list[Line]
+    start: int
+    end: int
+    rollup: Rollup
+
+
+def apply(
+    session_id: str,
+    head: Head | None,
+    batch: Batch,
+    received_us: int,
+    load_state: Callable[[], dict[str, Any]],
+) -> Applied | None:
+    """Return what batch does to the session; None when it is a repeat, which does nothing.
+
+    head is None for a session that does not exist yet. load_state is called only when a record needs the state.
+    Raises: NotFound when the session neither exists nor opens; Mismatch.
+    """
+    records = [line.record for line in batch.lines]
+    loaded: dict[str, Any] = {}
+    if head is None:
+        first = opening(records[0]) if records else None
+        if first is None:
+            raise NotFound(session_id)
+        head = new_head(session_id, first)
+    elif any(map(touches_state, records)):
+        loaded = load_state()
+    stream = head.streams.get(batch.stream) or Stream(0)
+    if batch.start is None:
+        start, end = stream.acked, stream.acked + sum(len(line.raw) + 1 for line in batch.lines)
+    else:
+        start, end = batch.start, batch.end
+    if end <= stream.acked:
+        return None
+    if start != stream.acked:
+        raise Mismatch(
+            f"stream {batch.stream} ends at {stream.acked}, the batch begins at {start}",
+            acked=stream.acked,
+            reason="offset",
+        )
+    if batch.crc is not None and stream.end_crc is not None and batch.crc != stream.end_crc:
+        raise Mismatch(
+            f"stream {batch.stream} has other bytes before {start} than the batch's writer",
+            acked=stream.acked,
+            reason="diverged",
+        )
+    folded = fold(head, loaded, records)
+    after = folded.head
+    after.streams = {**head.streams, batch.stream: Stream(end, batch.end_crc)}
+    after.last_seen = max(head.last_seen, received_us)
+    lines = [line for index, line in enumerate(batch.lines) if index not in folded.untraced]
+    rollup = roll_up([line.record for line in lines], folded.transitions)
+    return Applied(after, folded.state, folded.state_changed, lines, start, end, rollup)

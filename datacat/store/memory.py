@@ -1,0 +1,137 @@
+"""The store in memory: the reference implementation, and what tests and `memory:` use. Nothing survives the process."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from datacat.errors import StoreError
+from datacat.store import Batch, Page, Query, RecordQuery, Row
+from datacat.store.apply import apply
+from datacat.store.chunks import Chunk, describe
+from datacat.store.fold import Head
+from datacat.store.heads import Heads
+from datacat.store.history import passes
+from datacat.store.rollup import Rollup, RollupQuery, Rollups, collect
+from datacat.store.rows import read_rows
+
+
+class _Session:
+    """One session's records and state; guarded by the store's lock."""
+
+    __slots__ = ("bodies", "chunks", "rev", "rollups", "state")
+
+    def __init__(self) -> None:
+        self.rev = 0
+        self.state: dict[str, Any] = {}
+        self.chunks: list[Chunk] = []
+        self.bodies: dict[int, list[bytes]] = {}
+        self.rollups: list[Rollup] = []
+
+
+class MemoryStore:
+    """Store in memory. Any thread may call; one lock serialises writes and is held while a batch is folded."""
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._lock = threading.Lock()
+        self._clock = clock
+        self._heads = Heads()
+        self._sessions: dict[str, _Session] = {}
+        self._closed = False
+
+    def append(self, session_id: str, batch: Batch, *, received_us: int) -> Head:
+        """See Store.append."""
+        with self._lock:
+            self._check_open()
+            head = self._heads.find(session_id)
+            session = self._sessions.get(session_id) or _Session()
+            applied = apply(session_id, head, batch, received_us, lambda: session.state)
+            if applied is None:
+                return self._heads.get(session_id)
+            session.rev += 1
+            if applied.state_changed:
+                session.state = applied.state
+            if applied.lines:
+                chunk = describe(session.rev, batch.stream, applied.start, applied.end, applied.lines)
+                session.bodies[session.rev] = [line.raw for line in applied.lines]
+                session.chunks.append(chunk)
+                session.rollups.append(applied.rollup)
+            self._sessions[session_id] = session
+            self._heads.put(applied.head)
+            return applied.head
+
+    def head(self, session_id: str) -> Head:
+        """See Store.head."""
+        return self._heads.get(session_id)
+
+    def state(self, session_id: str) -> dict[str, Any]:
+        """See Store.state."""
+        return self._session(session_id).state
+
+    def heads(self, query: Query) -> Page:
+        """See Store.heads."""
+        return self._heads.page(query, lambda head, wanted: passes(self, head, wanted), self._clock)
+
+    def records(self, session_id: str, query: RecordQuery) -> Iterator[Row]:
+        """See Store.records."""
+        session = self._session(session_id)
+        with self._lock:
+            chunks = list(session.chunks)
+        return read_rows(chunks, query, lambda chunk: session.bodies[chunk.rev])
+
+    def rollups(self, query: RollupQuery) -> Rollups:
+        """See Store.rollups."""
+        with self._lock:
+            parts = [
+                (head, rollup)
+                for head in self._heads.all()
+                if query.wants(head.product, head.version)
+                for rollup in self._sessions[head.id].rollups
+            ]
+        return collect(parts, query)
+
+    def open_heads(self) -> list[Head]:
+        """See Store.open_heads."""
+        return self._heads.open_heads()
+
+    def drop(self, session_id: str) -> None:
+        """See Store.drop."""
+        with self._lock:
+            self._check_open()
+            self._heads.get(session_id)
+            self._heads.delete(session_id)
+            del self._sessions[session_id]
+
+    def tend(self, budget_s: float) -> bool:  # noqa: ARG002  # dropping has freed it already
+        """See Store.tend."""
+        return False
+
+    def check(self) -> None:
+        """See Store.check."""
+        self._check_open()
+
+    def stats(self) -> dict[str, int]:
+        """See Store.stats."""
+        with self._lock:
+            sessions = list(self._sessions.values())
+            size = sum(len(raw) + 1 for session in sessions for lines in session.bodies.values() for raw in lines)
+            chunks = sum(len(session.chunks) for session in sessions)
+        return {**self._heads.counts(), "size_bytes": size, "chunks": chunks}
+
+    def close(self) -> None:
+        """See Store.close."""
+        self._closed = True
+
+    def _session(self, session_id: str) -> _Session:
+        self._heads.get(session_id)
+        with self._lock:
+            session = self._sessions.get(session_id)
+        if session is None:
+            # Dropped between the two looks; now the heads know it.
+            self._heads.get(session_id)
+            raise StoreError(f"session {session_id} lost its records")
+        return session
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StoreError("the store is closed", permanent=True)

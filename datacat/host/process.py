@@ -1,0 +1,409 @@
+"""Processes seen from outside: is it still the same one, how did it end, what is it doing. Not for the client.
+
+Linux uses pidfd and /proc, macOS kqueue and libproc (through psutil), Windows process handles. Every class and function
+can be imported everywhere; what the operating system offers is an argument where canned answers test it.
+"""
+
+import contextlib
+import os
+import select
+import signal as signals
+import struct
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from datacat import host
+from datacat.errors import HostError, NotPermitted, ProcessGone
+
+PIDFD_GET_INFO = 3 << 30 | 80 << 16 | 0xFF << 8 | 11
+"""_IOWR(0xFF, 11, struct pidfd_info of 80 bytes); Linux 6.13. Source: include/uapi/linux/pidfd.h."""
+PIDFD_INFO_EXIT = 1 << 3
+"""Set in the answer's mask once the process is reaped; Linux 6.15."""
+_INFO = struct.Struct("=Q52xi16x")
+"""Of struct pidfd_info: the mask and, at byte 60, the wait status."""
+
+NOTE_EXITSTATUS = 0x04000000
+"""Not in the select module. Source: xnu, bsd/sys/event.h."""
+
+SYNCHRONIZE = 0x00100000
+PROCESS_QUERY_LIMITED_INFORMATION = 0x1000
+WAIT_OBJECT_0 = 0
+
+
+class Target(NamedTuple):
+    """One process for good: pid and host.process_start(pid)."""
+
+    pid: int
+    start: int
+
+
+class Exit(NamedTuple):
+    """How a process ended: its code or its signal; known is false when nobody could tell."""
+
+    code: int | None
+    signal: int | None
+    core: bool
+    known: bool
+
+
+UNKNOWN_EXIT = Exit(None, None, core=False, known=False)
+
+
+class Usage(NamedTuple):
+    """What a process uses: CPU seconds since its start, resident bytes, threads, open descriptors (or handles)."""
+
+    cpu_s: float
+    rss_bytes: int
+    threads: int
+    fds: int
+
+
+class ExitWatch(Protocol):
+    """See the end of one process. Owned by one thread."""
+
+    def fileno(self) -> int | None:
+        """Return what becomes readable at the end, for a selector; None where only wait() tells."""
+
+    def wait(self, timeout_s: float) -> Exit | None:
+        """Return how it ended, waiting for that at most timeout_s seconds; None while it runs."""
+
+    def close(self) -> None:
+        """Let go; idempotent."""
+
+
+def alive(target: Target, root: str = "/") -> bool:
+    """Whether the process runs. One that is dead and not yet reaped does not; neither does a later owner of its pid."""
+    try:
+        if host.process_start(target.pid) != target.start:
+            return False
+    except ProcessGone:
+        return False
+    except HostError:
+        return True  # it is there, we may not look
+    return not _is_zombie(target.pid, root)
+
+
+def watch(target: Target, fd: int = -1) -> ExitWatch:
+    """Return the best watch that this system has; fd is an inherited pidfd of the same process.
+
+    Raises: ProcessGone when it has ended before anybody watched it.
+    """
+    if sys.platform == "win32":
+        return HandleWatch(target)
+    if hasattr(select, "kqueue"):
+        return KqueueWatch(target)
+    if fd >= 0:
+        return PidfdWatch(target, fd)
+    try:
+        return PidfdWatch(target, _pidfd_open(target))
+    except NotPermitted:
+        return PollWatch(target)
+
+
+class PidfdWatch:
+    """Linux: a pidfd is readable when the process has ended and tells its wait status once it is reaped."""
+
+    def __init__(self, target: Target, fd: int, root: str = "/") -> None:
+        self.target = target
+        self._fd = fd
+        self._root = root
+
+    def fileno(self) -> int | None:
+        """Return the pidfd."""
+        return self._fd if self._fd >= 0 else None
+
+    def wait(self, timeout_s: float) -> Exit | None:
+        """See ExitWatch."""
+        if self._fd < 0:
+            return UNKNOWN_EXIT
+        if not _readable(self._fd, timeout_s):
+            return None
+        # Before its parent has reaped it /proc tells the status, afterwards the pidfd does: one of three looks hits.
+        for look in (self._from_pidfd, self._from_proc, self._from_pidfd):
+            if (status := look()) is not None:
+                return from_wait_status(status)
+        return UNKNOWN_EXIT
+
+    def close(self) -> None:
+        """Close the pidfd."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def _from_pidfd(self) -> int | None:
+        if sys.platform == "win32":
+            return None
+        import fcntl
+
+        info = bytearray(_INFO.size)
+        struct.pack_into("=Q", info, 0, PIDFD_INFO_EXIT)
+        try:
+            fcntl.ioctl(self._fd, PIDFD_GET_INFO, info)
+        except OSError:  # an older kernel
+            return None
+        mask, status = _INFO.unpack(info)
+        return int(status) if mask & PIDFD_INFO_EXIT else None
+
+    def _from_proc(self) -> int | None:
+        if sys.platform == "win32":
+            return None
+        folder = Path(self._root, "proc", str(self.target.pid))
+        try:
+            # Field 52 reads 0 for those who may not trace the process: 0 from a stranger is no success.
+            if os.geteuid() not in (0, folder.stat().st_uid):
+                return None
+            fields = (folder / "stat").read_bytes().rpartition(b")")[2].split()
+        except OSError:
+            return None
+        if fields[0] != b"Z" or int(fields[19]) != self.target.start:
+            return None
+        return int(fields[49])
+
+
+class KqueueWatch:
+    """macOS, BSD: EVFILT_PROC. The exit status is told for every process that we may signal (xnu, kern_event.c)."""
+
+    def __init__(self, target: Target, module: Any = select) -> None:
+        self.target = target
+        self._module = module
+        self._exit: Exit | None = None
+        self._queue = module.kqueue()
+        try:
+            self._register(module.KQ_NOTE_EXIT | NOTE_EXITSTATUS)
+        except PermissionError:
+            self._register(module.KQ_NOTE_EXIT)
+        except ProcessLookupError:
+            self._exit = UNKNOWN_EXIT
+        # A process that ended and whose pid was taken before we registered is seen by its start.
+        if self._exit is None and not alive(target):
+            self._exit = self._next(0.0) or UNKNOWN_EXIT
+
+    def fileno(self) -> int | None:
+        """Return the kqueue's descriptor."""
+        return int(self._queue.fileno()) if self._exit is None else None
+
+    def wait(self, timeout_s: float) -> Exit | None:
+        """See ExitWatch."""
+        if self._exit is None:
+            self._exit = self._next(timeout_s)
+        return self._exit
+
+    def close(self) -> None:
+        """Close the kqueue."""
+        self._queue.close()
+
+    def _register(self, notes: int) -> None:
+        module = self._module
+        event = module.kevent(self.target.pid, module.KQ_FILTER_PROC, module.KQ_EV_ADD | module.KQ_EV_ONESHOT, notes)
+        self._queue.control([event], 0, 0)
+        self._with_status = bool(notes & NOTE_EXITSTATUS)
+
+    def _next(self, timeout_s: float) -> Exit | None:
+        events = self._queue.control([], 1, timeout_s)
+        if not events:
+            return None
+        return from_wait_status(int(events[0].data)) if self._with_status else UNKNOWN_EXIT
+
+
+class HandleWatch:
+    """Windows: an open handle pins the pid, and tells the exit code of any process."""
+
+    def __init__(self, target: Target, kernel32: Any = None) -> None:
+        self.target = target
+        self._kernel32 = kernel32 or _kernel32()
+        self._handle = self._kernel32.OpenProcess(SYNCHRONIZE | PROCESS_QUERY_LIMITED_INFORMATION, False, target.pid)
+        if not self._handle:
+            raise ProcessGone(f"there is no process {target.pid}, or it may not be watched", permanent=True)
+        if host.process_start(target.pid) != target.start:
+            self.close()
+            raise ProcessGone(f"pid {target.pid} belongs to another process now", permanent=True)
+
+    def fileno(self) -> int | None:
+        """Return None: a handle cannot be selected."""
+        return None
+
+    def wait(self, timeout_s: float) -> Exit | None:
+        """See ExitWatch."""
+        if not self._handle:
+            return UNKNOWN_EXIT
+        if self._kernel32.WaitForSingleObject(self._handle, max(0, int(timeout_s * 1000))) != WAIT_OBJECT_0:
+            return None
+        import ctypes
+
+        code = ctypes.c_uint32()
+        if not self._kernel32.GetExitCodeProcess(self._handle, ctypes.byref(code)):
+            return UNKNOWN_EXIT
+        return Exit(code.value, None, core=False, known=True)
+
+    def close(self) -> None:
+        """Close the handle."""
+        handle, self._handle = self._handle, None
+        if handle:
+            self._kernel32.CloseHandle(handle)
+
+
+class PollWatch:
+    """Where nothing tells (a kernel before 5.3, a filter that forbids pidfd): look whenever asked."""
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+
+    def fileno(self) -> int | None:
+        """Return None."""
+        return None
+
+    def wait(self, timeout_s: float) -> Exit | None:
+        """Look once; timeout_s is not used, the caller comes back."""
+        del timeout_s
+        return None if alive(self.target) else UNKNOWN_EXIT
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+def from_wait_status(status: int) -> Exit:
+    """Return the exit in a wait status (wait(2)): low 7 bits the signal, bit 7 a core dump, else the code above."""
+    if signal := status & 0x7F:
+        return Exit(None, signal, core=bool(status & 0x80), known=True)
+    return Exit(status >> 8 & 0xFF, None, core=False, known=True)
+
+
+def signal_name(number: int) -> str:
+    """Return the name of a signal: SIGKILL; signal 99 for one that has none here."""
+    try:
+        return signals.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def stopped_or_traced(pid: int, root: str = "/") -> str:
+    """Return stopped (SIGSTOP, job control), traced (a debugger holds it), or an empty text."""
+    if sys.platform != "linux":
+        return _stopped(pid)
+    try:
+        lines = (Path(root) / f"proc/{pid}/status").read_text("ascii", "replace").splitlines()
+    except OSError:
+        return ""
+    fields = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
+    if fields.get("TracerPid", "0").strip() not in ("", "0"):
+        return "traced"
+    return "stopped" if fields.get("State", "").startswith(("T", "t")) else ""
+
+
+def usage(pid: int) -> Usage:
+    """Return what the process uses now. Raises: ProcessGone, NotPermitted."""
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        with process.oneshot():
+            times = process.cpu_times()
+            known: Any = process  # the stubs know one platform at a time
+            count = known.num_handles() if sys.platform == "win32" else known.num_fds()
+            return Usage(times.user + times.system, int(process.memory_info().rss), process.num_threads(), count)
+    except psutil.NoSuchProcess as error:
+        raise ProcessGone(f"there is no process {pid}", permanent=True) from error
+    except psutil.AccessDenied as error:
+        raise NotPermitted(f"cannot look at process {pid}") from error
+
+
+def oom_counter(pid: int, root: str = "/") -> Path | None:
+    """Return the file that counts the kernel's kills for memory in the process's group; None without one.
+
+    To be asked while the process lives: cgroup v2 has memory.events, v1 memory.oom_control (cgroups(7)).
+    """
+    try:
+        lines = (Path(root) / f"proc/{pid}/cgroup").read_text("utf-8", "replace").splitlines()
+    except OSError:
+        return None
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if not controllers:
+            file = Path(root, "sys/fs/cgroup", path.lstrip("/"), "memory.events")
+        elif "memory" in controllers.split(","):
+            file = Path(root, "sys/fs/cgroup/memory", path.lstrip("/"), "memory.oom_control")
+        else:
+            continue
+        if file.is_file():
+            return file
+    return None
+
+
+def oom_kills(counter: Path | None) -> int:
+    """Return how often the kernel has killed for memory in that group; 0 when it cannot be read."""
+    if counter is None:
+        return 0
+    with contextlib.suppress(OSError, ValueError):
+        for line in counter.read_text("ascii").splitlines():
+            name, _, count = line.partition(" ")
+            if name == "oom_kill":
+                return int(count)
+    return 0
+
+
+def _readable(fd: int, timeout_s: float) -> bool:
+    if sys.platform == "win32":
+        return False
+    poll = select.poll()  # not select(), which refuses descriptors above 1023
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(max(0, int(timeout_s * 1000))))
+
+
+def _pidfd_open(target: Target) -> int:
+    if sys.platform != "linux":
+        raise NotPermitted("there is no pidfd here")
+    try:
+        fd = os.pidfd_open(target.pid)
+    except ProcessLookupError as error:
+        raise ProcessGone(f"there is no process {target.pid}", permanent=True) from error
+    except OSError as error:
+        raise NotPermitted(f"no pidfd of {target.pid}: {error.strerror}") from error
+    # The pid may have been given away before the pidfd was opened; after that it cannot be.
+    try:
+        if host.process_start(target.pid) == target.start:
+            return fd
+    except HostError:
+        pass
+    os.close(fd)
+    raise ProcessGone(f"pid {target.pid} belongs to another process now", permanent=True)
+
+
+def _is_zombie(pid: int, root: str) -> bool:
+    if sys.platform == "linux":
+        try:
+            fields = (Path(root) / f"proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+        except OSError:
+            return False
+        # A main thread that has ended while others go on is shown as Z too.
+        return fields[0] in (b"Z", b"X") and int(fields[17]) <= 1
+    if sys.platform == "win32":
+        return False
+    import psutil
+
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
+
+
+def _stopped(pid: int) -> str:
+    import psutil
+
+    try:
+        return "stopped" if psutil.Process(pid).status() in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP) else ""
+    except psutil.Error:
+        return ""
+
+
+def _kernel32() -> Any:
+    if sys.platform != "win32":
+        raise HostError("kernel32 is not known here")
+    import ctypes
+
+    kernel32 = ctypes.WinDLL("kernel32", use_last_error=True)
+    kernel32.OpenProcess.restype = ctypes.c_void_p
+    kernel32.WaitForSingleObject.argtypes = [ctypes.c_void_p, ctypes.c_uint32]
+    kernel32.GetExitCodeProcess.argtypes = [ctypes.c_void_p, ctypes.c_void_p]
+    kernel32.CloseHandle.argtypes = [ctypes.c_void_p]
+    return kernel32

@@ -57,7 +57,7 @@ def ids(page):
     return [head.id for head in page.heads]
 
 
-@pytest.fixture(params=["memory"])
+@pytest.fixture(params=["memory", "semidbm"])
 def store(request, tmp_path):
     store = open_store("memory:" if request.param == "memory" else f"semidbm:{tmp_path / 'store'}")
     yield store

@@ -1,0 +1,141 @@
+"""Make the folder of a semidbm store safe to open after any crash: runs before every open, under the store's lock.
+
+    <store>/segments/<number>-<salt>/data   a semidbm file; number has 8 decimal, salt 8 hexadecimal digits
+    <store>/quarantine/<segment>-<offset>   bytes that were no sound records, kept for a person to look at
+
+What a crash leaves is put right in silence or with a warning: files that were being made are removed, a torn tail is
+cut. Damage is never silent: the bytes go to quarantine, the sound records behind them are kept, and the finding is
+reported. Repair is interrupted safely: it can be run again from any point.
+"""
+
+import contextlib
+import re
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from datacat.errors import Corrupt, StoreError
+from datacat.store import durable
+from datacat.store.sealed import HEADER, Record, Region, examine, record
+from datacat.store.segment import DATA_FILE, Segment
+
+SEGMENTS_DIR = "segments"
+QUARANTINE_DIR = "quarantine"
+
+_NAME = re.compile(r"(\d{8})-([0-9a-f]{8})", re.ASCII)
+_COMPACT_DIR = "compact"
+"""What semidbm's own compaction leaves when it is interrupted; merging it would bring deleted keys back."""
+
+Visit = Callable[[int, bytes, memoryview], None]
+"""Called with (segment number, key, payload) for every sound record, in the order of writing."""
+
+
+class Finding(NamedTuple):
+    """Something that was not as it was written. kept is where the bytes are now, None when they were cut."""
+
+    path: Path
+    offset: int
+    size_bytes: int
+    reason: str
+    kept: Path | None
+
+
+def segment_folder(root: Path, number: int, salt: int) -> Path:
+    """Return the folder of a segment."""
+    return root / SEGMENTS_DIR / f"{number:08d}-{salt:08x}"
+
+
+def make_segment(root: Path, number: int, salt: int) -> Segment:
+    """Create an empty segment, durable before it is used. Raises: StoreError."""
+    folder = segment_folder(root, number, salt)
+    try:
+        folder.mkdir(mode=0o700)
+        durable.sync_dir(folder.parent)
+        durable.create(folder / DATA_FILE, HEADER)
+    except OSError as error:
+        with contextlib.suppress(OSError):  # what stays is removed at the next start
+            _is_stray(folder)
+        raise StoreError(f"cannot create {folder}: {error}", hint="check the disk and its permissions") from error
+    return Segment(folder, number, salt)
+
+
+def remove_segment(segment: Segment) -> None:
+    """Let go of a segment and remove its files. Raises: StoreError; the rest is removed at the next start."""
+    segment.retire()
+    try:
+        (segment.folder / DATA_FILE).unlink()
+        segment.folder.rmdir()
+        durable.sync_dir(segment.folder.parent)
+    except OSError as error:
+        raise StoreError(f"cannot remove {segment.folder}: {error}") from error
+
+
+def open_segments(root: Path, visit: Visit) -> tuple[list[Segment], list[Finding]]:
+    """Repair and open every segment, oldest first. One file is in memory at a time. Raises: StoreError, Corrupt."""
+    segments: list[Segment] = []
+    findings: list[Finding] = []
+    try:
+        (root / SEGMENTS_DIR).mkdir(mode=0o700, parents=True, exist_ok=True)
+        for folder in sorted((root / SEGMENTS_DIR).iterdir()):
+            name = _NAME.fullmatch(folder.name)
+            if name is None or _is_stray(folder):
+                continue
+            number, salt = int(name[1]), int(name[2], 16)
+            if segments and segments[-1].number == number:
+                raise Corrupt("two segments have the same number", path=str(folder), offset=0, hint="remove the copy")
+            sound = _sound(root, folder, salt, findings, partial(visit, number))
+            segments.append(Segment(folder, number, salt, sound))
+    except OSError as error:
+        for segment in segments:
+            segment.retire()
+        raise StoreError(f"cannot repair {root}: {error}", hint="check the disk and its permissions") from error
+    return segments, findings
+
+
+def _is_stray(folder: Path) -> bool:
+    """Remove what a crash left half-made; return whether that was the whole folder."""
+    (folder / (DATA_FILE + durable.NEW_SUFFIX)).unlink(missing_ok=True)
+    compact = folder / _COMPACT_DIR
+    if compact.is_dir():
+        (compact / DATA_FILE).unlink(missing_ok=True)
+        compact.rmdir()
+    data = folder / DATA_FILE
+    if data.exists() and data.stat().st_size > len(HEADER):
+        return False
+    # A segment without any record is one whose making or removing was interrupted.
+    data.unlink(missing_ok=True)
+    folder.rmdir()
+    durable.sync_dir(folder.parent)
+    return True
+
+
+def _sound(
+    root: Path, folder: Path, salt: int, findings: list[Finding], visit: Callable[[bytes, memoryview], None]
+) -> list[Record]:
+    """Visit the sound records of a segment and leave a file that holds nothing else; return where they lie now."""
+    path = folder / DATA_FILE
+    data = path.read_bytes()
+    sound, bad = examine(data, salt)
+    view = memoryview(data)
+    for one in sound:
+        visit(one.key, view[one.payload : one.end - 4])
+    if not bad:
+        return sound
+    for region in bad:
+        kept = None if region.reason == "torn" else _quarantine(root, folder, region, data)
+        findings.append(Finding(path, region.offset, region.end - region.offset, region.reason, kept))
+    first = bad[0]
+    if first.offset >= len(HEADER) and first.end == len(data):
+        durable.truncate(path, first.offset)
+        return sound
+    rewritten = [record(salt, seq, one.key, data[one.payload : one.end - 4]) for seq, one in enumerate(sound, 1)]
+    durable.create(path, HEADER + b"".join(rewritten))
+    return examine(path.read_bytes(), salt)[0]
+
+
+def _quarantine(root: Path, folder: Path, region: Region, data: bytes) -> Path:
+    place = root / QUARANTINE_DIR / f"{folder.name}-{region.offset}"
+    place.parent.mkdir(mode=0o700, exist_ok=True)
+    durable.create(place, data[region.offset : region.end])
+    return place

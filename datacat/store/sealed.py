@@ -1,0 +1,138 @@
+"""The bytes of one segment: semidbm's file format with a seal in every value, and what is sound in such a file. Pure.
+
+    file    HEADER, then records
+    record  key length i32, value length i32, key, value, CRC-32 of key and value       (semidbm's; big endian)
+    value   seal u32, seq u64, payload
+    seal    CRC-32 of (key length u32, payload length u32, seq u64, key, payload), begun with the segment's salt
+
+semidbm's own checksum leaves out the lengths and knows neither order nor file: zeros, erased flash and blocks of
+another file can pass it. With salt and seq they cannot. seq counts from 1 in each segment.
+"""
+
+import re
+import struct
+import zlib
+from collections.abc import Iterator
+from typing import NamedTuple
+
+HEADER = b"SEMI\x00\x01\x00\x01"
+MAX_KEY_BYTES = 255
+MAX_VALUE_BYTES = (1 << 27) - 1
+"""128 MiB: far above a batch with its state, and small enough that a damaged length is mostly recognised."""
+VALUE_START = 12
+"""Where the payload begins in a value."""
+
+_LENGTHS = struct.Struct("!ii")
+_SEAL = struct.Struct("!IQ")
+_SEALED = struct.Struct("!IIQ")
+_CRC = struct.Struct("!I")
+# A record begins with a key length below 256 and a value length below 2^27.
+_CANDIDATE = re.compile(rb"(?=\0\0\0[^\0][\0-\7])", re.DOTALL)
+
+
+class Record(NamedTuple):
+    """A sound record: where it lies in the file and where its payload does."""
+
+    key: bytes
+    seq: int
+    offset: int
+    end: int
+    payload: int
+
+
+class Region(NamedTuple):
+    """Bytes of a file that are no sound records.
+
+    reason: torn (the end of an interrupted write; nobody was told that it is stored), damaged (something else changed
+    bytes), missing (nothing between two records whose numbers do not follow each other).
+    """
+
+    offset: int
+    end: int
+    reason: str
+
+
+def seal(salt: int, seq: int, key: bytes, payload: bytes) -> bytes:
+    """Return the value for a payload."""
+    return _SEAL.pack(_checksum(salt, seq, key, payload), seq) + payload
+
+
+def record(salt: int, seq: int, key: bytes, payload: bytes) -> bytes:
+    """Return the bytes of one record."""
+    value = seal(salt, seq, key, payload)
+    crc = zlib.crc32(value, zlib.crc32(key))
+    return b"".join((_LENGTHS.pack(len(key), len(value)), key, value, _CRC.pack(crc)))
+
+
+def unseal(salt: int, key: bytes, value: bytes) -> bytes | None:
+    """Return the payload of a value; None when it is not the one that was sealed."""
+    if len(value) < VALUE_START:
+        return None
+    crc, seq = _SEAL.unpack_from(value)
+    payload = value[VALUE_START:]
+    return payload if _checksum(salt, seq, key, payload) == crc else None
+
+
+def examine(data: bytes, salt: int) -> tuple[list[Record], list[Region]]:
+    """Return the sound records of a file in order, and every region between, before and behind them."""
+    sound: list[Record] = []
+    bad: list[Region] = []
+    position = len(HEADER)
+    if data[:position] != HEADER:
+        bad.append(Region(0, min(position, len(data)), "damaged"))
+    seq = 1
+    while position < len(data):
+        found = _parse(data, position, salt)
+        if found is None or found.seq < seq:
+            following = next((one for one in _sound_from(data, position + 1, salt) if one.seq >= seq), None)
+            if following is None:
+                bad.append(Region(position, len(data), "torn" if _is_torn(data, position) else "damaged"))
+                break
+            bad.append(Region(position, following.offset, "damaged"))
+            found = following
+        elif found.seq > seq:
+            bad.append(Region(position, position, "missing"))
+        sound.append(found)
+        seq, position = found.seq + 1, found.end
+    return sound, bad
+
+
+def _checksum(salt: int, seq: int, key: bytes, payload: bytes) -> int:
+    return zlib.crc32(payload, zlib.crc32(_SEALED.pack(len(key), len(payload), seq) + key, salt))
+
+
+def _parse(data: bytes, offset: int, salt: int) -> Record | None:
+    """Return the record that begins at offset; None when there is no sound one."""
+    if offset + _LENGTHS.size > len(data):
+        return None
+    key_size, value_size = _LENGTHS.unpack_from(data, offset)
+    if not (0 < key_size <= MAX_KEY_BYTES and VALUE_START <= value_size <= MAX_VALUE_BYTES):
+        return None
+    value_start = offset + _LENGTHS.size + key_size
+    end = value_start + value_size + _CRC.size
+    if end > len(data):
+        return None
+    key = data[value_start - key_size : value_start]
+    value = memoryview(data)[value_start : value_start + value_size]
+    crc, seq = _SEAL.unpack_from(value)
+    payload = value[VALUE_START:]
+    sealed = zlib.crc32(_SEALED.pack(key_size, len(payload), seq) + key, salt)
+    if zlib.crc32(payload, sealed) != crc or zlib.crc32(value, zlib.crc32(key)) != _CRC.unpack_from(data, end - 4)[0]:
+        return None
+    return Record(key, seq, offset, end, value_start + VALUE_START)
+
+
+def _sound_from(data: bytes, offset: int, salt: int) -> Iterator[Record]:
+    for match in _CANDIDATE.finditer(data, offset):
+        if found := _parse(data, match.start(), salt):
+            yield found
+
+
+def _is_torn(data: bytes, offset: int) -> bool:
+    """Whether the bytes from offset on look like a write that was cut: zeros, or a record that ends behind the file."""
+    rest = data[offset:]
+    if len(rest) < _LENGTHS.size or not rest.strip(b"\0"):
+        return True
+    key_size, value_size = _LENGTHS.unpack_from(rest)
+    plausible = 0 < key_size <= MAX_KEY_BYTES and VALUE_START <= value_size <= MAX_VALUE_BYTES
+    return bool(plausible and _LENGTHS.size + key_size + value_size + _CRC.size > len(rest))

@@ -1,0 +1,210 @@
+"""The segments of one store: where the next entry goes, one fsync for all who wait, and what is shown after it."""
+
+import logging
+import os
+import threading
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeAlias
+
+from datacat.errors import StoreError
+from datacat.store import durable
+from datacat.store.repair import Finding, Visit, make_segment, open_segments, remove_segment
+from datacat.store.segment import Segment
+
+_log = logging.getLogger(__name__)
+
+SEGMENT_BYTES = 64 * 1024 * 1024
+"""Size after which a new segment begins: small enough to read whole at a start and to rewrite in the background."""
+_PROBE_FILE = "probe"
+
+Show: TypeAlias = Callable[[int], None]
+"""Called with the segment's number once an entry is durable; by one thread at a time, in the order of writing."""
+
+
+class Segments:
+    """Append-only files with one that is written. Any thread may call.
+
+    A write is visible to nobody until commit(): the first thread that waits becomes the leader, syncs for everyone who
+    has written by then, shows their entries in order, and wakes them. The lock is not held during fsync.
+    """
+
+    def __init__(self, root: Path, visit: Visit, segment_bytes: int = SEGMENT_BYTES) -> None:
+        self._root = root
+        self._segment_bytes = segment_bytes
+        self._lock = threading.Lock()
+        self._synced = threading.Condition(self._lock)
+        self._syncing = False
+        self._written = 0
+        self._durable = 0
+        self._waiting: deque[tuple[int, int, Show]] = deque()
+        self._dirty: dict[int, Segment] = {}
+        self._failed: StoreError | None = None
+        self._troubled = False
+        opened, self.findings = open_segments(root, visit)
+        self._segments = {segment.number: segment for segment in opened}
+        for finding in self.findings:
+            _report(finding)
+        self._active = opened[-1] if opened else self._begin()
+
+    def write(self, key: bytes, payload: bytes, show: Show) -> tuple[int, int]:
+        """Append an entry; return (ticket for commit, segment number). Raises: StoreError: then nothing happened."""
+        with self._lock:
+            self._refuse_if_failed()
+            try:
+                if self._active.size_bytes >= self._segment_bytes:
+                    self._active = self._begin()
+                self._active[key] = payload
+            except StoreError as error:
+                self._troubled = True
+                self._failed = self._active.failed
+                _log.warning("a batch was not stored: %s", error)
+                raise
+            self._troubled = False
+            number = self._active.number
+            self._dirty[number] = self._active
+            self._written += 1
+            self._waiting.append((self._written, number, show))
+            return self._written, number
+
+    def commit(self, ticket: int) -> None:
+        """Return when the write with this ticket is durable and shown.
+
+        Raises: StoreError when that failed; nothing is written any more then, until the store is opened again.
+        """
+        with self._synced:
+            while self._durable < ticket:
+                self._refuse_if_failed()
+                if not self._syncing:
+                    break
+                self._synced.wait()
+            else:
+                return
+            self._syncing = True
+            goal = self._written
+            dirty, self._dirty = list(self._dirty.values()), {}
+        failure: StoreError | None = StoreError("a commit was interrupted", hint="restart the server")
+        try:
+            for segment in dirty:
+                segment.sync()
+            self._show(goal)
+            failure = None
+        except StoreError as error:
+            failure = error
+            _log.error("the store takes no more writes: %s", error)
+        finally:
+            with self._synced:
+                self._syncing = False
+                self._failed = self._failed or failure
+                if not failure:
+                    self._durable = goal
+                self._synced.notify_all()
+        if failure:
+            raise failure
+
+    def read(self, number: int, key: bytes) -> bytes:
+        """Return an entry. Raises: KeyError when it is not in that segment (any more); Corrupt, StoreError."""
+        return self._segments[number][key]
+
+    def start_of(self, number: int, key: bytes, size: int) -> bytes:
+        """Return the first bytes of an entry, unchecked. Raises: KeyError, StoreError."""
+        return self._segments[number].start_of(key, size)
+
+    def forget(self, number: int, key: bytes) -> None:
+        """Count an entry as dead."""
+        with self._lock:
+            segment = self._segments.get(number)
+            if segment is not None:
+                segment.forget(key)
+
+    def mostly_dead(self) -> tuple[int, list[bytes]] | None:
+        """Return (number, live keys) of the sealed segment with the greatest dead share; None below one half.
+
+        The segment that is written is sealed first when it is mostly dead and large enough to be worth a new one.
+        Raises: StoreError.
+        """
+        with self._lock:
+            active = self._active
+            if active.dead_bytes > active.live_bytes and active.size_bytes >= self._segment_bytes // 16:
+                self._active = self._begin()
+            candidates = [
+                segment
+                for segment in self._segments.values()
+                if segment is not self._active and segment.dead_bytes > segment.live_bytes
+            ]
+            if not candidates:
+                return None
+            worst = max(candidates, key=lambda segment: segment.dead_bytes / segment.size_bytes)
+            return worst.number, worst.keys()
+
+    def remove_if_empty(self, number: int) -> bool:
+        """Remove a sealed segment in which everything is dead; return whether it was. Raises: StoreError."""
+        with self._lock:
+            segment = self._segments[number]
+            if segment.live_bytes or segment is self._active or number in self._dirty:
+                return False
+            del self._segments[number]
+        remove_segment(segment)
+        return True
+
+    def check(self) -> None:
+        """Raise StoreError when writes are not taken; after a failed write it tries one on a file of its own."""
+        self._refuse_if_failed()
+        if not self._troubled:
+            return
+        probe = self._root / _PROBE_FILE
+        try:
+            durable.create(probe, b"x" * 4096)
+            probe.unlink()
+        except OSError as error:
+            raise StoreError(
+                f"cannot write in {self._root}: {error}", hint="free some disk space or check the permissions"
+            ) from error
+        self._troubled = False
+
+    def stats(self) -> dict[str, int]:
+        """Return segments, size_bytes, dead_bytes, damaged_regions."""
+        with self._lock:
+            segments = list(self._segments.values())
+        return {
+            "segments": len(segments),
+            "size_bytes": sum(segment.size_bytes for segment in segments),
+            "dead_bytes": sum(segment.dead_bytes for segment in segments),
+            "damaged_regions": sum(finding.reason != "torn" for finding in self.findings),
+        }
+
+    def close(self) -> None:
+        """Commit what is written and let go of the files; idempotent. Raises: StoreError when the commit failed."""
+        try:
+            if not self._failed:
+                self.commit(self._written)
+        finally:
+            with self._lock:
+                self._failed = self._failed or StoreError("the store is closed", permanent=True)
+                for segment in self._segments.values():
+                    segment.retire()
+
+    def _refuse_if_failed(self) -> None:
+        if self._failed:
+            # A new one each time: an exception that is raised again and again collects tracebacks.
+            raise StoreError(self._failed.message, hint=self._failed.hint, permanent=self._failed.permanent)
+
+    def _begin(self) -> Segment:
+        number = max(self._segments, default=0) + 1
+        segment = make_segment(self._root, number, int.from_bytes(os.urandom(4)))
+        self._segments[number] = segment
+        return segment
+
+    def _show(self, goal: int) -> None:
+        """Show everything up to goal; only the leader is here."""
+        while self._waiting and self._waiting[0][0] <= goal:
+            _, number, show = self._waiting.popleft()
+            show(number)
+
+
+def _report(finding: Finding) -> None:
+    if finding.kept is None:
+        _log.warning("cut a torn tail path=%s offset=%d bytes=%d", *finding[:3])
+    else:
+        _log.error("%s records path=%s offset=%d bytes=%d kept=%s", finding.reason, *finding[:3], finding.kept)

@@ -1,0 +1,356 @@
+"""The embedded store: sessions in semidbm files, an index in memory (docs/storage.md has the format).
+
+Heads and chunks (where a batch lies and what it can hold) are in memory; states and records are read when asked for.
+"""
+
+import bisect
+import threading
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from datacat.errors import Deleted, Mismatch, StoreError
+from datacat.host import Lock, lock
+from datacat.store import Batch, Page, Query, RecordQuery, Row, entry
+from datacat.store.apply import Applied, apply
+from datacat.store.cache import States
+from datacat.store.chunks import Chunk, describe
+from datacat.store.fold import Head
+from datacat.store.heads import Heads
+from datacat.store.history import passes
+from datacat.store.loading import Session, load
+from datacat.store.rollup import Rollup, RollupQuery, Rollups, collect
+from datacat.store.rows import read_rows
+from datacat.store.segments import SEGMENT_BYTES
+
+_STRIPES = 64
+"""Sessions share so many locks; a thread holds one while it folds and compresses a batch of its session."""
+
+
+class SemiStore:
+    """Store in a folder, for one process at a time. Any thread may call.
+
+    Locks, outermost first: the stripe of a session (its order of batches), then one of: the segments' own, the heads'
+    own, _lock (the visible chunks of every session). None is held during fsync.
+    """
+
+    def __init__(
+        self, root: Path, *, segment_bytes: int = SEGMENT_BYTES, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """Open or create the store.
+
+        Raises: Busy when another process has it; StoreError when it cannot be read or is of a later version.
+        """
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._stripes = [threading.Lock() for _ in range(_STRIPES)]
+        self._tending = threading.Lock()
+        self._heads = Heads()
+        self._states = States()
+        self._closed = False
+        self._owner: Lock = _take(root)
+        try:
+            self._sessions, self._tombstones, self._segments = load(root, self._heads, segment_bytes)
+        except BaseException:
+            self._owner.release()
+            raise
+
+    def append(self, session_id: str, batch: Batch, *, received_us: int) -> Head:
+        """See Store.append. Returns after an fsync that began after the batch was written."""
+        refusal: Mismatch | Deleted | None = None
+        with self._stripe(session_id):
+            self._check_open()
+            session = self._sessions.get(session_id)
+            if session is None:
+                self._heads.find(session_id)
+                session = Session()
+            if session.deleted:
+                refusal = Deleted(session_id)
+            else:
+                try:
+                    applied = apply(
+                        session_id,
+                        session.written,
+                        batch,
+                        received_us,
+                        partial(self._newest_state, session_id, session),
+                    )
+                except Mismatch as error:
+                    refusal = error
+                else:
+                    if applied is not None:
+                        self._write(session, session_id, batch.stream, applied)
+            head, ticket = session.written, session.ticket
+        # Also a repeat or a refusal speaks of what others wrote, so that must be durable before it is told.
+        self._segments.commit(ticket)
+        if refusal is not None:
+            raise refusal
+        if head is None:  # apply() raises for a session that does not exist
+            raise StoreError(f"session {session_id} has no head")
+        return head
+
+    def head(self, session_id: str) -> Head:
+        """See Store.head."""
+        return self._heads.get(session_id)
+
+    def state(self, session_id: str) -> dict[str, Any]:
+        """See Store.state."""
+        session = self._session(session_id)
+        with self._lock:
+            chunk = session.state
+        return self._read_state(session_id, chunk)
+
+    def heads(self, query: Query) -> Page:
+        """See Store.heads."""
+        return self._heads.page(query, lambda head, wanted: passes(self, head, wanted), self._clock)
+
+    def records(self, session_id: str, query: RecordQuery) -> Iterator[Row]:
+        """See Store.records. Raises Corrupt when the records of a batch are not what was written."""
+        session = self._session(session_id)
+        with self._lock:
+            chunks = list(session.chunks)
+        return read_rows(chunks, query, lambda chunk: entry.lines_of(self._read(session_id, chunk)))
+
+    def rollups(self, query: RollupQuery) -> Rollups:
+        """See Store.rollups. Reads the front of every batch in the span."""
+        return collect(self._rollups(query), query)
+
+    def open_heads(self) -> list[Head]:
+        """See Store.open_heads."""
+        return self._heads.open_heads()
+
+    def drop(self, session_id: str) -> None:
+        """See Store.drop."""
+        with self._stripe(session_id):
+            self._check_open()
+            head = self._heads.get(session_id)
+            session = self._sessions[session_id]
+            if not session.deleted:
+                session.rev += 1
+                key = entry.key_of(session_id, session.rev)
+                tombstone = entry.pack(entry.Front(session_id, session.rev, deleted=True), b"", b"")
+                shown = partial(self._show_deleted, head.id, session, session.rev)
+                session.ticket, _ = self._segments.write(key, tombstone, shown)
+                session.deleted = True
+            ticket = session.ticket
+        self._segments.commit(ticket)
+
+    def tend(self, budget_s: float) -> bool:
+        """See Store.tend. Moves what lives in mostly dead segments into the newest one and removes the empty ones."""
+        if not self._tending.acquire(blocking=False):
+            return False
+        try:
+            return self._tend(self._clock() + budget_s)
+        finally:
+            self._tending.release()
+
+    def check(self) -> None:
+        """See Store.check."""
+        self._segments.check()
+
+    def stats(self) -> dict[str, int]:
+        """See Store.stats."""
+        with self._lock:
+            chunks = sum(len(session.chunks) for session in list(self._sessions.values()))
+        return {**self._heads.counts(), **self._segments.stats(), "chunks": chunks}
+
+    def close(self) -> None:
+        """See Store.close."""
+        self._closed = True
+        try:
+            self._segments.close()
+        finally:
+            self._owner.release()
+
+    def _write(self, session: Session, session_id: str, stream: str, applied: Applied) -> None:
+        """Write what a batch does; the caller holds the session's stripe and commits. Raises: StoreError."""
+        rev = session.rev + 1
+        chunk = describe(rev, stream, applied.start, applied.end, applied.lines) if applied.lines else None
+        state = entry.encode_state(applied.state) if applied.state_changed else b""
+        chunks = session.chunk_count + (chunk is not None)
+        payload = entry.pack(
+            entry.front_of(applied.head, rev, chunk, chunks, applied.rollup),
+            entry.squeeze(state),
+            entry.squeeze(b"\n".join([line.raw for line in applied.lines])),
+        )
+        shown = partial(self._show, session, applied.head, rev, chunk, has_state=bool(state))
+        ticket, number = self._segments.write(entry.key_of(session_id, rev), payload, shown)
+        if chunk is not None:
+            chunk.segment = number
+        if state:
+            session.newest_state = chunk
+            self._states.put(session_id, rev, applied.state, len(state))
+        session.written, session.rev, session.chunk_count, session.ticket = applied.head, rev, chunks, ticket
+        with self._lock:
+            self._sessions[session_id] = session
+
+    def _show(
+        self, session: Session, head: Head, rev: int, chunk: Chunk | None, number: int, *, has_state: bool
+    ) -> None:
+        """Let readers see a batch that is durable now; one thread at a time, in the order of writing."""
+        with self._lock:
+            bare, session.bare = session.bare, None if chunk is not None else (rev, number)
+            if chunk is not None:
+                session.chunks.append(chunk)
+                session.state = chunk if has_state else session.state
+        if bare is not None:
+            self._segments.forget(bare[1], entry.key_of(head.id, bare[0]))
+        self._heads.put(head)
+
+    def _show_deleted(self, session_id: str, session: Session, rev: int, number: int) -> None:
+        self._heads.delete(session_id)
+        self._states.forget(session_id)
+        with self._lock:
+            self._tombstones[session_id] = (rev, number)
+            self._sessions.pop(session_id, None)
+            dead = [(chunk.segment, chunk.rev) for chunk in session.chunks]
+            if session.bare is not None:
+                dead.append((session.bare[1], session.bare[0]))
+            session.chunks, session.bare = [], None
+        for segment, dead_rev in dead:
+            self._segments.forget(segment, entry.key_of(session_id, dead_rev))
+
+    def _tend(self, deadline: float) -> bool:
+        while (found := self._segments.mostly_dead()) is not None:
+            number, keys = found
+            ticket = 0
+            for key in keys:
+                if self._clock() >= deadline:
+                    self._segments.commit(ticket)
+                    return True
+                ticket = self._move(number, key) or ticket
+            self._segments.commit(ticket)
+            if not self._segments.remove_if_empty(number):
+                # Something was written to it a moment ago and is not shown yet.
+                return True
+            if self._clock() >= deadline:
+                return True
+        return False
+
+    def _move(self, number: int, key: bytes) -> int:
+        """Write an entry again, into the newest segment; return the ticket, 0 when it is dead or not shown yet."""
+        session_id, rev = entry.split_key(key)
+        if self._place(session_id, rev) != number:
+            return 0
+        try:
+            payload = self._segments.read(number, key)
+        except KeyError:
+            return 0
+        ticket, _ = self._segments.write(key, payload, partial(self._show_moved, session_id, rev, number))
+        return ticket
+
+    def _show_moved(self, session_id: str, rev: int, old: int, new: int) -> None:
+        key = entry.key_of(session_id, rev)
+        with self._lock:
+            session = self._sessions.get(session_id)
+            chunk = _chunk(session, rev) if session else None
+            if chunk is not None:
+                chunk.segment = new
+            elif session is not None and session.bare == (rev, old):
+                session.bare = (rev, new)
+            elif self._tombstones.get(session_id) == (rev, old):
+                self._tombstones[session_id] = (rev, new)
+            else:
+                # It died while it was on its way.
+                old, new = new, old
+        self._segments.forget(old, key)
+
+    def _place(self, session_id: str, rev: int) -> int:
+        """Return the segment in which a visible entry lies; 0 when there is none."""
+        with self._lock:
+            session = self._sessions.get(session_id)
+            chunk = _chunk(session, rev) if session else None
+            if chunk is not None:
+                return chunk.segment
+            for place in (session.bare if session else None, self._tombstones.get(session_id)):
+                if place is not None and place[0] == rev:
+                    return place[1]
+        return 0
+
+    def _rollups(self, query: RollupQuery) -> Iterator[tuple[Head, Rollup]]:
+        for head in self._heads.all():
+            if not query.wants(head.product, head.version):
+                continue
+            with self._lock:
+                session = self._sessions.get(head.id)
+                chunks = list(session.chunks) if session else []
+            for chunk in chunks:
+                # A minute begins up to 60 s before its records.
+                if (query.to_us is None or chunk.t_min < query.to_us) and (
+                    query.from_us is None or chunk.t_max >= query.from_us
+                ):
+                    try:
+                        yield head, entry.rollup_of(self._front(head.id, chunk))
+                    except Deleted:
+                        break
+
+    def _front(self, session_id: str, chunk: Chunk) -> entry.Front:
+        start = self._at_place(
+            session_id, chunk, lambda number, key: self._segments.start_of(number, key, entry.FRONT_GUESS_BYTES)
+        )
+        opened = entry.open_front(start) or entry.open_front(self._read(session_id, chunk))
+        if opened is None:
+            raise StoreError(f"an entry of session {session_id} has no front")
+        return opened.front
+
+    def _read(self, session_id: str, chunk: Chunk) -> bytes:
+        return self._at_place(session_id, chunk, self._segments.read)
+
+    def _at_place(self, session_id: str, chunk: Chunk, read: Callable[[int, bytes], bytes]) -> bytes:
+        """Read an entry, wherever tend() moves it meanwhile. Raises: Deleted when it is gone; Corrupt, StoreError."""
+        key = entry.key_of(session_id, chunk.rev)
+        while True:
+            number = chunk.segment
+            try:
+                return read(number, key)
+            except KeyError:
+                if chunk.segment == number:
+                    self._check_open()
+                    raise Deleted(session_id) from None
+
+    def _newest_state(self, session_id: str, session: Session) -> dict[str, Any]:
+        """Return the state after the newest batch, durable or not; the caller holds the session's stripe."""
+        return self._read_state(session_id, session.newest_state)
+
+    def _read_state(self, session_id: str, chunk: Chunk | None) -> dict[str, Any]:
+        if chunk is None:
+            return {}
+        cached = self._states.get(session_id, chunk.rev)
+        if cached is not None:
+            return cached
+        state, size = entry.state_of(self._read(session_id, chunk))
+        self._states.put(session_id, chunk.rev, state, size)
+        return state
+
+    def _session(self, session_id: str) -> Session:
+        self._check_open()
+        self._heads.get(session_id)
+        session = self._sessions.get(session_id)
+        if session is None:
+            raise Deleted(session_id)
+        return session
+
+    def _stripe(self, session_id: str) -> threading.Lock:
+        return self._stripes[hash(session_id) % _STRIPES]
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StoreError("the store is closed", permanent=True)
+
+
+def _take(root: Path) -> Lock:
+    """Return the lock of the folder, which is made when there is none. Raises: Busy, StoreError."""
+    try:
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"cannot create {root}: {error}", hint="check the path and its permissions") from error
+    return lock(root / "lock")
+
+
+def _chunk(session: Session, rev: int) -> Chunk | None:
+    """Return the visible chunk of that rev; the caller holds the store's lock."""
+    index = bisect.bisect_left(session.chunks, rev, key=lambda chunk: chunk.rev)
+    found = session.chunks[index] if index < len(session.chunks) else None
+    return found if found is not None and found.rev == rev else None

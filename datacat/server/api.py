@@ -1,0 +1,284 @@
+"""Sessions and daemons over HTTP: the handlers of the simple endpoints and of everything that reads one session."""
+
+import hashlib
+import os
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import msgspec
+
+from datacat.errors import Deleted, NotFound, WireError
+from datacat.server import filters, inputs, judge, views
+from datacat.server.fit import encode
+from datacat.server.leases import Leases
+from datacat.server.own import OwnStream, line_of
+from datacat.server.router import Answer, Request, Route, as_json
+from datacat.store import Head, Query
+from datacat.store.fold import public
+from datacat.store.history import states
+from datacat.wire import ids, routes
+from datacat.wire.lines import Line
+from datacat.wire.records import MAX_TEXT_CHARS, Beat, Close, Record, Verdict, cut_text
+from datacat.wire.routes import END_REASONS
+
+_OK = {"status": "ok"}
+_ID_BYTES = 10
+_CHUNK_BYTES = 64 * 1024
+
+
+class Api:
+    """The handlers. Any thread; every answer to a write is given when the write is on disk."""
+
+    def __init__(self, own: OwnStream, leases: Leases, lease_s: float) -> None:
+        self._own = own
+        self._store = own.store
+        self._leases = leases
+        self._lease_s = lease_s
+        self._creating = threading.Lock()
+
+    def routes(self) -> list[Route]:
+        """Return the table of routes."""
+        one = "/api/sessions/{id}"
+        whole = filters.WHOLE
+        lists = filters.parameters(filters.SESSIONS, whole)
+        return [
+            Route("POST", routes.SESSIONS, self.create, "ingest"),
+            Route("GET", routes.SESSIONS, self.sessions, "read", filters.SESSIONS),
+            Route("GET", one, self.session, "read", whole),
+            Route("DELETE", one, self.delete, "admin"),
+            Route("GET", f"{one}/events", self._rows("event"), "read", filters.RECORDS),
+            Route("GET", f"{one}/metrics", self._rows("metric"), "read", filters.RECORDS),
+            Route("GET", f"{one}/history", self.history, "read", filters.RECORDS),
+            Route("GET", f"{one}/transitions", self.transitions, "read", filters.RECORDS),
+            Route("GET", f"{one}/state", self.state, "read", ("at",)),
+            Route("POST", f"{one}/state", self.add_state, "ingest"),
+            Route("POST", f"{one}/events", self.add_events, "ingest"),
+            Route("POST", f"{one}/metrics", self.add_metrics, "ingest"),
+            Route("POST", f"{one}/heartbeat", self.heartbeat, "ingest"),
+            Route("POST", f"{one}/end", self.end, "ingest"),
+            Route("POST", f"{one}/crash", self.crash, "ingest"),
+            Route("GET", "/api/grafana/sessions", self.all_sessions, "read", lists),
+            Route("GET", "/api/data/sessions", self.all_sessions, "read", lists),
+            Route("POST", routes.DAEMONS, self.register, "ingest"),
+            Route("GET", routes.DAEMONS, self.daemons, "read"),
+            Route("POST", routes.DAEMONS + "/{id}/heartbeat", self.renew, "ingest"),
+        ]
+
+    def create(self, request: Request) -> Answer:
+        """POST /api/sessions: 201; 200 when the session with this id exists already."""
+        now_us = self._own.clock_us()
+        body = request.json()
+        session_id, line = inputs.opening(body, now_us, ids.uuid7(now_us // 1000, os.urandom(_ID_BYTES)))
+        status = 200
+        # Two requests with the same id must not both open it.
+        with self._creating:
+            try:
+                head = self._store.head(session_id)
+            except NotFound:
+                head = self._own.write(session_id, [line])
+                status = 201
+        told = {**views.whole(self._store, head, views.Wanted()), "session_id": session_id}
+        return as_json(told, status, {"Location": routes.session_path(session_id)})
+
+    def sessions(self, request: Request) -> Answer:
+        """GET /api/sessions: one page of heads."""
+        page = self._store.heads(filters.sessions(request))
+        told: dict[str, Any] = {
+            "sessions": [public(head) for head in page.heads],
+            "next_cursor": page.next_cursor or None,
+        }
+        if page.truncated:
+            told["meta"] = {"truncated": True}
+        return as_json(told)
+
+    def all_sessions(self, request: Request) -> Answer:
+        """GET /api/grafana/sessions, /api/data/sessions: a bare array of whole sessions, sent while it is made."""
+        wanted = filters.whole(request)
+        limited = "limit" in request.query
+        query = filters.sessions(request, limit=filters.MAX_LIMIT)
+        page = self._store.heads(query)  # what is wrong with the query is said before the first byte
+        return Answer(200, _array(self._whole_sessions(query, page.heads, page.next_cursor, wanted, limited=limited)), {
+            "Content-Type": routes.JSON
+        })  # fmt: skip
+
+    def session(self, request: Request) -> Answer:
+        """GET /api/sessions/{id}: the whole session; 304 when the client has it."""
+        wanted = filters.whole(request)
+        head = self._head(request)
+        seed = msgspec.json.encode(head) + repr(wanted).encode()
+        # Weak: the same session is told with other bytes when it is compressed.
+        tag = f'W/"{hashlib.blake2b(seed, digest_size=12).hexdigest()}"'
+        if _matches(request.environ.get("HTTP_IF_NONE_MATCH", ""), tag):
+            return Answer(304, b"", {"ETag": tag})
+        return as_json(views.whole(self._store, head, wanted), headers={"ETag": tag})
+
+    def delete(self, request: Request) -> Answer:
+        """DELETE /api/sessions/{id}."""
+        self._store.drop(self._id(request))
+        return Answer(204)
+
+    def history(self, request: Request) -> Answer:
+        """GET /api/sessions/{id}/history: changes of the state."""
+        query, limit = filters.records(request, ("open", "state", "gap"))
+        found = list(self._store.records(self._id(request), query))
+        rows = [entry for row in found[:limit] if (entry := views.patch_row(row))]
+        return as_json(
+            {"rows": rows, "next_cursor": views.write_cursor(found[limit - 1]) if len(found) > limit else None}
+        )
+
+    def transitions(self, request: Request) -> Answer:
+        """GET /api/sessions/{id}/transitions: changes of status. They are few: one page holds them."""
+        query, limit = filters.records(request, ())
+        changes = views.transitions(self._store, self._id(request))
+        if query.newest_first:
+            changes.reverse()
+        names = filters.items(request, "name")
+        shown = [change for change in changes if not names or change["status"] in names]
+        return as_json({"rows": shown[:limit], "next_cursor": None})
+
+    def state(self, request: Request) -> Answer:
+        """GET /api/sessions/{id}/state: the whole state, now or at a moment."""
+        session_id = self._id(request)
+        at_us = filters.time_of(request, "at")
+        if at_us is None:
+            return as_json(self._store.state(session_id))
+        state: dict[str, Any] = {}
+        for _, state in states(self._store, session_id, to_us=at_us + 1):  # noqa: B007  the last one counts
+            pass
+        return as_json(state)
+
+    def add_state(self, request: Request) -> Answer:
+        """POST /api/sessions/{id}/state."""
+        body = request.json(more_types=(routes.MERGE_PATCH,))
+        bare = request.content_type == routes.MERGE_PATCH
+        return self._add(request, lambda now_us: [inputs.state(body, now_us, bare=bare)])
+
+    def add_events(self, request: Request) -> Answer:
+        """POST /api/sessions/{id}/events."""
+        body = request.json()
+        return self._add(request, lambda now_us: inputs.events(body, now_us))
+
+    def add_metrics(self, request: Request) -> Answer:
+        """POST /api/sessions/{id}/metrics."""
+        body = request.json()
+        return self._add(request, lambda now_us: inputs.metrics(body, now_us))
+
+    def heartbeat(self, request: Request) -> Answer:
+        """POST /api/sessions/{id}/heartbeat."""
+        session_id = self._id(request)
+        with self._own.lock(session_id):
+            head = self._store.head(session_id)
+            if not judge.may_end(head):
+                return as_json(_OK)  # it has ended for good: late heartbeats say nothing
+            now_us = self._own.clock_us()
+            self._write(session_id, [*judge.back(head, now_us), Beat(now_us)])
+        return as_json(_OK)
+
+    def end(self, request: Request) -> Answer:
+        """POST /api/sessions/{id}/end; the first one counts."""
+        code = inputs.exit_code(request.json())
+        return self._finish(request, lambda now_us: [Close(now_us, code)])
+
+    def crash(self, request: Request) -> Answer:
+        """POST /api/sessions/{id}/crash; the first one counts. Whoever reports it saw it, as a daemon does."""
+        told = inputs.reason(request.json())
+        reason = told if told in END_REASONS["crashed"] else "unknown"
+        detail = cut_text(told, MAX_TEXT_CHARS) if told and reason != told else None
+
+        def records(now_us: int) -> list[Record]:
+            verdict = Verdict(now_us, "crashed", reason, detail, by="daemon")
+            return [verdict, judge.crashed_event(verdict)]
+
+        return self._finish(request, records)
+
+    def register(self, request: Request) -> Answer:
+        """POST /api/daemons."""
+        told = inputs.daemon(request.json())
+        self._leases.register(told, self._own.clock_us())
+        return as_json({"id": told["id"], "lease_s": self._lease_s, "boot": self._own.boot})
+
+    def renew(self, request: Request) -> Answer:
+        """POST /api/daemons/{id}/heartbeat."""
+        daemon_id = inputs.daemon({"id": request.path["id"]})["id"]
+        self._leases.renew(daemon_id, self._own.clock_us(), inputs.sessions(request.json()))
+        return as_json({"lease_s": self._lease_s, "boot": self._own.boot})
+
+    def daemons(self, _request: Request) -> Answer:
+        """GET /api/daemons: who is connected."""
+        return as_json({"daemons": self._leases.rows(self._own.clock_us(), self._lease_s)})
+
+    def _rows(self, kind: str) -> Callable[[Request], Answer]:
+        def rows(request: Request) -> Answer:
+            query, limit = filters.records(request, (kind,))
+            found = list(self._store.records(self._id(request), query))
+            more = views.write_cursor(found[limit - 1]) if len(found) > limit else None
+            return as_json({"rows": [views.row_of(row) for row in found[:limit]], "next_cursor": more})
+
+        return rows
+
+    def _whole_sessions(
+        self, query: Query, heads: list[Head], cursor: str, wanted: views.Wanted, *, limited: bool
+    ) -> Iterator[bytes]:
+        while True:
+            for head in heads:
+                try:
+                    yield encode(views.whole(self._store, head, wanted))
+                except (NotFound, Deleted):
+                    continue  # deleted while the answer is on its way
+            if limited or not cursor:
+                return
+            page = self._store.heads(filters.next_page(query, cursor))
+            heads, cursor = page.heads, page.next_cursor
+
+    def _id(self, request: Request) -> str:
+        try:
+            return ids.session_id(request.path["id"])
+        except WireError as error:
+            raise NotFound(request.path["id"][:80]) from error
+
+    def _head(self, request: Request) -> Head:
+        return self._store.head(self._id(request))
+
+    def _add(self, request: Request, make: Callable[[int], list[Line]]) -> Answer:
+        """Store records that a client sent; it is heard of again when it was believed to be away."""
+        session_id = self._id(request)
+        self._store.head(session_id)  # an unknown session is said before a bad field
+        added = make(self._own.clock_us())
+        with self._own.lock(session_id):
+            head = self._store.head(session_id)
+            now_us = self._own.clock_us()
+            again = judge.back(head, now_us) if head.status == "suspended" or judge.is_supposed(head) else []
+            if added:
+                self._own.write(session_id, [*map(line_of, again), *added])
+        return as_json(_OK)
+
+    def _finish(self, request: Request, make: Callable[[int], list[Record]]) -> Answer:
+        session_id = self._id(request)
+        with self._own.lock(session_id):
+            if judge.may_end(self._store.head(session_id)):
+                self._write(session_id, make(self._own.clock_us()))
+        return as_json(_OK)
+
+    def _write(self, session_id: str, records: list[Record]) -> None:
+        self._own.write(session_id, map(line_of, records))
+
+
+def _array(items: Iterator[bytes]) -> Iterator[bytes]:
+    """Yield a JSON array of encoded items in parts of some size."""
+    part = [b"["]
+    size = 0
+    for index, item in enumerate(items):
+        part.append(b",\n" + item if index else item)
+        size += len(item)
+        if size > _CHUNK_BYTES:
+            yield b"".join(part)
+            part, size = [], 0
+    part.append(b"]\n")
+    yield b"".join(part)
+
+
+def _matches(wanted: str, tag: str) -> bool:
+    """Return whether If-None-Match names the tag (RFC 9110, 13.1.2: weak comparison)."""
+    opaque = tag.removeprefix("W/")
+    return any(item.strip().removeprefix("W/") in (opaque, "*") for item in wanted.split(","))

@@ -1,0 +1,133 @@
+"""Bodies of requests and answers: read within limits before and after decompression, compressed when asked for."""
+
+import zlib
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import zstandard
+
+from datacat.server.problems import Refusal
+from datacat.wire.records import MAX_BATCH_BYTES
+
+MAX_REQUEST_BYTES = MAX_BATCH_BYTES + 64 * 1024
+"""A body as it travels: what cannot be compressed grows a little."""
+MIN_COMPRESSED_BYTES = 1024
+"""Less than this fits into one packet anyway."""
+_GZIP_WBITS = 31  # zlib's number for one gzip member with header and checksum
+_ZSTD_LEVEL = 1
+_GZIP_LEVEL = 1
+
+
+def read(environ: dict[str, Any], limit: int = MAX_BATCH_BYTES) -> bytes:
+    """Return the whole body of a WSGI request, decompressed.
+
+    Raises: Refusal 413 when it has more than limit bytes, before or after decompression; 415 for an encoding that is
+    not gzip, zstd or identity; 400 when it is shorter than announced or not what its encoding says.
+    """
+    travels = min(MAX_REQUEST_BYTES, limit + 64 * 1024)
+    source = environ["wsgi.input"]
+    if environ.get("wsgi.input_terminated"):
+        body = _read_chunked(source, travels)
+    else:
+        length = int(environ.get("CONTENT_LENGTH") or 0)
+        if length > travels:
+            raise too_large(limit)
+        body = source.read(length) if length else b""
+        if len(body) < length:
+            raise Refusal(400, f"the body has {len(body)} bytes, Content-Length says {length}")
+    return decompress(body, environ.get("HTTP_CONTENT_ENCODING", ""), limit)
+
+
+def decompress(body: bytes, encoding: str, limit: int) -> bytes:
+    """Return body without its content encoding; at most limit bytes are ever produced. Raises: as read()."""
+    match encoding.strip().lower():
+        case "" | "identity":
+            plain = body
+        case "gzip" | "x-gzip":
+            plain = _gunzip(body, limit)
+        case "zstd":
+            plain = _unzstd(body, limit)
+        case _:
+            raise Refusal(
+                415,
+                f"the content encoding {encoding[:40]!r} is not known",
+                hint="use gzip, zstd or none",
+                headers={"Accept-Encoding": "gzip, zstd"},
+            )
+    if len(plain) > limit:
+        raise too_large(limit)
+    return plain
+
+
+def too_large(limit: int) -> Refusal:
+    """Return the refusal of a body that has more than limit bytes."""
+    return Refusal(413, f"the body has more than {limit} bytes", hint="send it in parts")
+
+
+def negotiate(accepted: str) -> str:
+    """Return zstd, gzip or nothing for the value of Accept-Encoding (RFC 9110, 12.5.3); zstd when both are liked."""
+    weights: dict[str, float] = {}
+    for item in accepted.lower().split(","):
+        name, *parameters = (part.strip() for part in item.split(";"))
+        weights[name] = 1.0
+        for parameter in parameters:
+            if parameter.startswith("q="):
+                try:
+                    weights[name] = float(parameter[2:])
+                except ValueError:
+                    weights[name] = 0.0
+    best = max(("zstd", "gzip"), key=lambda name: weights.get(name, weights.get("*", 0.0)))
+    return best if weights.get(best, weights.get("*", 0.0)) > 0 else ""
+
+
+def compress(parts: Iterable[bytes], encoding: str) -> Iterator[bytes]:
+    """Yield parts compressed as one stream, as soon as there is something to send."""
+    packer: Any = (
+        zstandard.ZstdCompressor(level=_ZSTD_LEVEL).compressobj()
+        if encoding == "zstd"
+        else zlib.compressobj(_GZIP_LEVEL, zlib.DEFLATED, _GZIP_WBITS)
+    )
+    for part in parts:
+        if packed := packer.compress(part):
+            yield packed
+    yield packer.flush()
+
+
+def _read_chunked(source: Any, limit: int) -> bytes:
+    parts: list[bytes] = []
+    size = 0
+    try:
+        while part := source.read(64 * 1024):
+            parts.append(part)
+            size += len(part)
+            if size > limit:
+                raise too_large(limit)
+    except ValueError as error:  # the server's reader found a broken chunk
+        raise Refusal(400, f"the chunked body is malformed: {error}") from error
+    return b"".join(parts)
+
+
+def _gunzip(body: bytes, limit: int) -> bytes:
+    unpacker = zlib.decompressobj(_GZIP_WBITS)
+    try:
+        plain = unpacker.decompress(body, limit + 1)
+    except zlib.error as error:
+        raise Refusal(400, f"the body is no gzip: {error}") from error
+    if len(plain) > limit:
+        raise too_large(limit)
+    if not unpacker.eof or unpacker.unused_data:
+        raise Refusal(400, "the body is not exactly one whole gzip member")
+    return plain
+
+
+def _unzstd(body: bytes, limit: int) -> bytes:
+    unpacker = zstandard.ZstdDecompressor()
+    try:
+        size = zstandard.frame_content_size(body)
+        # A frame need not tell its size, then a part of it is unpacked to see. The reader alone would not notice that
+        # the end of the frame is missing.
+        if size > limit or (size < 0 and len(unpacker.stream_reader(body).read(limit + 1)) > limit):
+            raise too_large(limit)
+        return unpacker.decompress(body, max_output_size=limit, allow_extra_data=False)
+    except zstandard.ZstdError as error:
+        raise Refusal(400, f"the body is not exactly one whole zstd frame: {error}") from error

@@ -1,0 +1,271 @@
+"""The server's settings: one table, four sources (default < TOML file < environment < flag), one frozen Config.
+
+Every field of Config is one setting: `port` in the file, DATACAT_PORT in the environment, --port on the command line.
+What is unknown in the file or malformed anywhere stops the start. Names that the environment has beyond the table
+belong to the other datacat programs and are left alone.
+"""
+
+import ipaddress
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from datacat.errors import ConfigError
+
+ENVIRONMENT_PREFIX = "DATACAT_"
+LOG_LEVELS = ("debug", "info", "warning", "error")
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One row of the table. parse turns what a source gave into the value, or raises ValueError."""
+
+    name: str
+    default: Any
+    parse: Callable[[object], Any]
+    allowed: str
+    about: str
+
+    @property
+    def is_switch(self) -> bool:
+        """Whether the setting is on or off."""
+        return isinstance(self.default, bool)
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str) or "\0" in value:
+        raise ValueError
+    return value.strip()
+
+
+def _switch(value: object) -> bool:
+    words = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str) and value.strip().lower() in words:
+        return words[value.strip().lower()]
+    raise ValueError
+
+
+def _names(value: object) -> tuple[str, ...]:
+    items = value.split(",") if isinstance(value, str) else value
+    if not isinstance(items, (list, tuple)) or not all(isinstance(item, str) for item in items):
+        raise ValueError
+    return tuple(item.strip().lower() for item in items if item.strip())
+
+
+def _whole(low: int, high: int) -> Callable[[object], int]:
+    def parse(value: object) -> int:
+        if isinstance(value, bool) or not isinstance(value, (int, str)):
+            raise ValueError  # noqa: TRY004  one kind of error for every malformed value
+        number = int(value)
+        if not low <= number <= high:
+            raise ValueError
+        return number
+
+    return parse
+
+
+def _number(low: float, high: float) -> Callable[[object], float]:
+    def parse(value: object) -> float:
+        if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+            raise ValueError  # noqa: TRY004  one kind of error for every malformed value
+        number = float(value)
+        if not low <= number <= high:
+            raise ValueError
+        return number
+
+    return parse
+
+
+def _word(words: tuple[str, ...]) -> Callable[[object], str]:
+    def parse(value: object) -> str:
+        word = _text(value).lower()
+        if word not in words:
+            raise ValueError
+        return word
+
+    return parse
+
+
+def _setting(default: Any, parse: Callable[[object], Any], allowed: str, about: str) -> Any:
+    return field(default=default, metadata={"parse": parse, "allowed": allowed, "about": about})
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Every setting with its value. Times are in the unit of their name; an empty text means: not given."""
+
+    config: str = _setting("", _text, "the path of a TOML file", "A file with settings, one `name = value` a line.")
+    host: str = _setting("127.0.0.1", _text, "a name or an address of this machine", "The address to listen on.")
+    port: int = _setting(
+        8080, _whole(0, 65535), "a whole number from 0 to 65535", "The TCP port to listen on; 0 takes a free one."
+    )
+    port_file: str = _setting("", _text, "a path", "A file to write the port to once the server listens.")
+    data_dir: str = _setting(
+        "",
+        _text,
+        "the path of a folder",
+        "Where sessions are kept. Not given: systemd's STATE_DIRECTORY, else the user's data folder.",
+    )
+    store: str = _setting(
+        "",
+        _text,
+        "memory: or semidbm:PATH",
+        "Which store keeps the sessions. Not given: semidbm in the folder `store` below data_dir.",
+    )
+    insecure: bool = _setting(
+        False, _switch, "true or false", "Let everybody who can reach the port write and read without a key."
+    )
+    allowed_hosts: tuple[str, ...] = _setting(
+        (),
+        _names,
+        "names or addresses, separated by commas",
+        "Further names by which clients may call this server (the Host of their requests).",
+    )
+    threads: int = _setting(8, _whole(1, 256), "a whole number from 1 to 256", "How many requests are served at once.")
+    max_connections: int = _setting(
+        800,
+        _whole(1, 100_000),
+        "a whole number from 1 to 100000",
+        "How many connections may be open at once; the open files of the process (ulimit -n) must allow it.",
+    )
+    heartbeat_timeout_s: float = _setting(
+        60.0,
+        _number(0.1, 86_400),
+        "seconds from 0.1 to 86400",
+        "A session that nobody ships is hung when its heartbeats stay away for so long.",
+    )
+    contact_timeout_s: float = _setting(
+        120.0,
+        _number(0.1, 86_400),
+        "seconds from 0.1 to 86400",
+        "A session that nobody ships is suspended when it has sent nothing for so long.",
+    )
+    lease_s: float = _setting(
+        60.0,
+        _number(0.1, 86_400),
+        "seconds from 0.1 to 86400",
+        "The sessions of a daemon are suspended when it has sent nothing for so long.",
+    )
+    lost_after_s: float = _setting(
+        86_400.0,
+        _number(0.1, 31_536_000),
+        "seconds from 0.1 to 31536000",
+        "A session is lost when nothing has been heard of it for so long.",
+    )
+    sweep_interval_s: float = _setting(
+        5.0, _number(0.05, 3600), "seconds from 0.05 to 3600", "How often the status of open sessions is judged."
+    )
+    retention_days: float = _setting(
+        30.0,
+        _number(0, 36_500),
+        "days from 0 to 36500",
+        "Sessions are deleted so long after their end; 0 keeps them for ever. Open sessions are never deleted.",
+    )
+    log_level: str = _setting(
+        "info", _word(LOG_LEVELS), f"one of {', '.join(LOG_LEVELS)}", "How much the server tells about itself."
+    )
+
+
+SETTINGS: tuple[Setting, ...] = tuple(
+    Setting(item.name, item.default, item.metadata["parse"], item.metadata["allowed"], item.metadata["about"])
+    for item in fields(Config)
+)
+"""The table: flags, environment, file and docs/settings.md are made from it."""
+_BY_NAME = {setting.name: setting for setting in SETTINGS}
+
+
+def load(flags: Mapping[str, object], environ: Mapping[str, str]) -> Config:
+    """Return the settings: flags (None: not given) over environment over file over defaults.
+
+    Raises: ConfigError with name, value and allowed form.
+    """
+    given: dict[str, object] = {}
+    for setting in SETTINGS:
+        name = ENVIRONMENT_PREFIX + setting.name.upper()
+        if name in environ:
+            given[setting.name] = _parse(setting, environ[name], name)
+    for name, value in flags.items():
+        if value is not None:
+            given[name] = _parse(_known(name, value), value, f"--{name.replace('_', '-')}")
+    path = str(given.get("config", ""))
+    values = {**(read_file(Path(path)) if path else {}), **given}
+    config = Config(**values)  # type: ignore[arg-type]  # each value went through its field's parser
+    if not is_loopback(config.host) and not config.insecure:
+        raise ConfigError(
+            "host",
+            config.host,
+            "an address of this machine alone, such as 127.0.0.1; beyond it everybody who can reach the port "
+            "could write and read without a key, which only insecure=true allows",
+        )
+    return config
+
+
+def read_file(path: Path) -> dict[str, object]:
+    """Return the settings in a TOML file. Raises: ConfigError."""
+    try:
+        loaded = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError("config", path, f"a file that can be read ({error.strerror})") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError("config", path, f"a TOML file ({error})") from error
+    return {
+        name: _parse(_known(name, value), value, name)
+        for name, value in loaded.items()
+        if name != "config"  # a file does not name another one
+    }
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether host is this machine and nobody else can reach it; another name than localhost is not known."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+def settings_doc() -> str:
+    """Return docs/settings.md."""
+    parts = [
+        "# Settings of datacat-server\n",
+        "Each setting has one name: `port` in the TOML file that `--config` names, `DATACAT_PORT` in the environment,",
+        "`--port` on the command line. A flag wins over the environment, the environment over the file, the file over",
+        "the default. What is unknown in the file or malformed anywhere stops the start (exit code 78).\n",
+        "This page is made from the table in `datacat/server/config.py`:",
+        "`datacat-server --settings-doc > docs/settings.md`.\n",
+    ]
+    for setting in SETTINGS:
+        flag = setting.name.replace("_", "-")
+        shape = f"`--{flag}` or `--no-{flag}`" if setting.is_switch else f"`--{flag} VALUE`"
+        parts += [
+            f"## {setting.name}\n",
+            f"{setting.about}\n",
+            f"- {shape}, `{ENVIRONMENT_PREFIX}{setting.name.upper()}`",
+            f"- value: {setting.allowed}",
+            f"- default: {_shown(setting.default)}\n",
+        ]
+    return "\n".join(parts)
+
+
+def _shown(value: object) -> str:
+    if value in ("", ()):
+        return "not given"
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
+    return f"`{value:g}`" if isinstance(value, float) else f"`{value}`"
+
+
+def _known(name: str, value: object) -> Setting:
+    if name not in _BY_NAME:
+        raise ConfigError(name, value, f"a setting that exists: {', '.join(_BY_NAME)}")
+    return _BY_NAME[name]
+
+
+def _parse(setting: Setting, value: object, source: str) -> object:
+    try:
+        return setting.parse(value)
+    except (ValueError, OverflowError) as error:
+        raise ConfigError(source, value, setting.allowed) from error

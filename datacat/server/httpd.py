@@ -1,0 +1,353 @@
+"""cheroot's HTTP server with its known weaknesses closed; each class says which.
+
+Measured against cheroot 11.1.2: silent connections block all of its worker threads, lengths such as -1 or +3 pass, two
+Content-Length headers pass, a timeout per recv lets a slow client hold a thread for ever, only ten connections are kept
+alive, and its reader is pure Python.
+"""
+
+import contextlib
+import io
+import logging
+import queue
+import re
+import socket
+import time
+from typing import Any, NamedTuple
+
+from cheroot import connections, server, wsgi
+from cheroot.errors import MaxSizeExceeded
+
+from datacat.errors import HostError
+from datacat.server.bodies import MAX_REQUEST_BYTES
+from datacat.server.problems import problem
+
+_log = logging.getLogger(__name__)
+
+HEAD_S = 10.0
+"""A request's line and headers must have come in this time, however they are cut into packets."""
+BODY_S = 20.0
+"""So much for the body, and a second more for every BODY_RATE bytes of it."""
+BODY_RATE = 64 * 1024
+SEND_S = 10.0
+"""A client that takes nothing for so long is given up."""
+IDLE_S = 75.0
+"""A connection without a request is closed after this; daemons write every 5 s."""
+MAX_HEADER_BYTES = 16 * 1024
+MAX_HEADERS = 100
+MAX_CHUNK_LINE_BYTES = 64
+MIN_CHUNK_BYTES = 64
+"""Chunks may be smaller on average only while there are few: each costs as much time as some kilobytes."""
+FEW_CHUNKS = 1000
+BACKLOG = 256
+QUEUE_SIZE = 128
+"""Requests that wait for a thread; more are told 503."""
+BUFFER_BYTES = 64 * 1024
+
+_LENGTH = re.compile(rb"[0-9]{1,12}")
+_TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_HEX = re.compile(rb"[0-9A-Fa-f]{1,8}")
+_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+_ONCE = frozenset(
+    {
+        b"Content-Length",
+        b"Host",
+        b"Transfer-Encoding",
+        b"Authorization",
+        b"Content-Type",
+        b"Content-Encoding",
+        b"Origin",
+    }
+)
+
+
+class Limits(NamedTuple):
+    """What one server allows."""
+
+    threads: int = 8
+    max_connections: int = 800
+    head_s: float = HEAD_S
+    body_s: float = BODY_S
+    idle_s: float = IDLE_S
+
+
+class _Headers(server.HeaderReader):
+    """cheroot folds lines, takes the last of two lengths, and passes control characters; here all that is refused."""
+
+    def __call__(self, rfile: Any, hdict: dict[bytes, bytes] | None = None) -> dict[bytes, bytes]:
+        headers: dict[bytes, bytes] = {} if hdict is None else hdict
+        for count in range(MAX_HEADERS + 1):
+            line = rfile.readline()
+            if line == b"\r\n":
+                break
+            if count == MAX_HEADERS:
+                raise ValueError("there are too many headers")
+            name, value = _header(line)
+            if name in headers:
+                if name in _ONCE:
+                    raise ValueError(f"the header {name.decode()} stands twice")
+                value = headers[name] + b", " + value
+            headers[name] = value
+        length, coding = headers.get(b"Content-Length"), headers.get(b"Transfer-Encoding")
+        if length is not None and (coding is not None or not _LENGTH.fullmatch(length)):
+            raise ValueError("Content-Length is not one whole number alone")
+        if coding is not None and coding.lower() != b"chunked":
+            raise ValueError("the only transfer encoding is chunked")
+        return headers
+
+
+def _header(line: bytes) -> tuple[bytes, bytes]:
+    name, colon, value = line[:-2].partition(b":")
+    if not line.endswith(b"\r\n") or not colon or not _TOKEN.fullmatch(name) or _CONTROL.search(value):
+        raise ValueError("a header line is malformed")
+    return name.title(), value.strip(b" \t")
+
+
+class _Chunks(server.ChunkedRFile):
+    """cheroot reads a chunk's size line without a limit, takes 0x3 and -1, and stops at a body that ends too early."""
+
+    chunks = 0
+
+    def _fetch(self) -> None:
+        if self.closed:
+            return
+        line = self.rfile.readline(MAX_CHUNK_LINE_BYTES)
+        digits = line.partition(b";")[0].strip()
+        if not line.endswith(b"\r\n") or not _HEX.fullmatch(digits):
+            raise ValueError("the size of a chunk is malformed")
+        size = int(digits, 16)
+        if size == 0:
+            if self.rfile.readline(MAX_CHUNK_LINE_BYTES) != b"\r\n":
+                raise ValueError("trailers are not taken")
+            self.closed = True
+            return
+        self.chunks += 1
+        self.bytes_read += size
+        if self.bytes_read > self.maxlen:
+            raise MaxSizeExceeded
+        if self.chunks > FEW_CHUNKS and self.bytes_read < self.chunks * MIN_CHUNK_BYTES:
+            raise ValueError("the chunks are too small")
+        chunk = self.rfile.read(size)
+        if len(chunk) != size or self.rfile.read(2) != b"\r\n":
+            raise ValueError("a chunk is cut off")
+        self.buffer += chunk
+
+
+class _Request(server.HTTPRequest):
+    """Errors that are found before the application runs are problem documents; the body has a deadline."""
+
+    header_reader = _Headers()
+
+    def read_request_headers(self) -> bool:
+        """Read the headers; False when the request was answered with an error."""
+        if not super().read_request_headers():  # type: ignore[no-untyped-call]  # cheroot has half of its types
+            return False
+        if self.response_protocol != "HTTP/1.1" and b"Transfer-Encoding" in self.inheaders:
+            self.simple_response("400 Bad Request", "HTTP/1.0 has no transfer encodings")
+            return False
+        length = int(self.inheaders.get(b"Content-Length", 0))
+        self.conn.deadline = time.monotonic() + self.server.limits.body_s + length / BODY_RATE
+        self.conn.wfile.flush()  # "100 Continue": the client waits for it before it sends the body
+        return True
+
+    def respond(self) -> None:
+        """Let the application answer."""
+        if not self.chunked_read:
+            super().respond()
+            return
+        body = self.rfile = _Chunks(self.conn.rfile, self.server.max_request_body_size)
+        try:
+            self.server.gateway(self).respond()
+            self.ensure_headers_sent()
+            if self.chunked_write:
+                self.conn.wfile.write(b"0\r\n\r\n")
+        finally:
+            if not body.closed:  # what is left of the body must not be taken for the next request
+                self.close_connection = True
+
+    def simple_response(self, status: str | int, msg: str = "") -> None:
+        """Answer with an error and close the connection."""
+        self.close_connection = True
+        code, _, phrase = str(status).partition(" ")
+        with contextlib.suppress(OSError):
+            self.conn.wfile.write(_error(int(code), msg or phrase, phrase))
+
+
+def _error(status: int, detail: str, phrase: str) -> bytes:
+    told = problem(status if status != 501 else 400, detail)
+    headers = {**told.headers, "Content-Length": str(len(told.body)), "Connection": "close", "Server": Server.NAME}
+    lines = [f"HTTP/1.1 {told.status} {phrase}", *(f"{name}: {value}" for name, value in headers.items())]
+    return "\r\n".join([*lines, "", ""]).encode("latin-1") + told.body
+
+
+class _Raw(socket.SocketIO):
+    """Reads from the socket until the connection's deadline, or not at all (hold)."""
+
+    hold = False
+
+    def __init__(self, sock: socket.socket, connection: "_Connection") -> None:
+        super().__init__(sock, "rb")
+        self._sock_ = sock
+        self._connection = connection
+
+    def readinto(self, buffer: Any) -> int | None:
+        """Fill buffer with what the client has sent."""
+        if self.hold:
+            return None
+        left = self._connection.deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("timed out")
+        self._sock_.settimeout(left)
+        return super().readinto(buffer)
+
+
+class _Reader(io.BufferedReader):
+    """The interpreter's buffered reader instead of cheroot's, which is the same in Python."""
+
+    bytes_read = 0
+
+    def has_data(self) -> bool:
+        """Return whether a next request is already in the buffer."""
+        raw: Any = self.raw
+        raw.hold = True
+        try:
+            return bool(self.peek(1))
+        finally:
+            raw.hold = False
+
+
+class _Writer:
+    """Collects the small parts of an answer and sends them at once."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._parts: list[bytes] = []
+        self._size = 0
+        self.bytes_written = 0
+        self.closed = False
+
+    def write(self, part: bytes) -> int:
+        """Take a part; sends when enough has come together."""
+        self._parts.append(part)
+        self._size += len(part)
+        if self._size > BUFFER_BYTES:
+            self.flush()
+        return len(part)
+
+    def flush(self) -> None:
+        """Send what was taken. Raises: OSError."""
+        if self._parts:
+            parts, self._parts, self._size = b"".join(self._parts), [], 0
+            self._sock.settimeout(SEND_S)
+            self._sock.sendall(parts)
+
+
+class _Connection(server.HTTPConnection):
+    """A connection whose requests have deadlines as a whole, not one for each packet."""
+
+    RequestHandlerClass = _Request
+    rbufsize = BUFFER_BYTES
+
+    def __init__(self, http: "Server", sock: socket.socket, makefile: object = None) -> None:
+        del makefile
+        self.deadline = 0.0
+        super().__init__(http, sock, self._file)
+
+    def _file(self, sock: socket.socket, mode: str, _bufsize: int) -> Any:
+        return _Reader(_Raw(sock, self), BUFFER_BYTES) if "r" in mode else _Writer(sock)
+
+    def communicate(self) -> bool:
+        """Serve one request; True to keep the connection."""
+        self.deadline = time.monotonic() + self.server.limits.head_s
+        keep = bool(super().communicate())  # type: ignore[no-untyped-call]  # cheroot has half of its types
+        try:
+            self.wfile.flush()
+        except OSError:
+            return False
+        return keep
+
+
+class Server(wsgi.Server):
+    """Serves a socket that is bound already; a new connection waits in the selector, not in a worker thread."""
+
+    NAME = "datacat"
+    ConnectionClass = _Connection
+    keep_alive_conn_limit = None  # type: ignore[assignment]  # cheroot documents None as no limit
+    max_request_header_size = MAX_HEADER_BYTES
+    max_request_body_size = MAX_REQUEST_BYTES
+
+    def __init__(self, sock: socket.socket, app: Any, limits: Limits) -> None:
+        super().__init__(
+            sock.getsockname()[:2],
+            app,
+            numthreads=limits.threads,
+            server_name=self.NAME,
+            max=limits.threads,
+            request_queue_size=BACKLOG,
+            timeout=limits.idle_s,  # type: ignore[arg-type]  # it is only compared with times
+            accepted_queue_size=QUEUE_SIZE,
+            accepted_queue_timeout=0,
+        )
+        self.software = self.NAME
+        self.limits = limits
+        self._bound = sock
+
+    def prepare(self) -> None:
+        """Start the worker threads; cheroot would bind here, when it is too late to say that the port is taken."""
+        self._interrupt = None
+        self.socket = self._bound
+        self.socket.settimeout(1)
+        self._connections = connections.ConnectionManager(self)
+        self.requests.start()
+        self.ready = True
+        self._start_time = time.time()
+
+    def process_conn(self, conn: Any) -> None:
+        """Give a connection to a worker thread, a new one to the selector, or say 503."""
+        if conn.last_used is None:
+            connected: Any = self._connections
+            if connected._num_connections >= self.limits.max_connections:  # noqa: SLF001  there is no public way
+                self._refuse(conn, "there are too many connections")
+            else:
+                self.put_conn(conn)
+            return
+        try:
+            self.requests.put(conn)
+        except queue.Full:
+            self._refuse(conn, "there are too many requests")
+
+    def error_log(self, msg: str = "", level: int = logging.INFO, traceback: bool = False) -> None:
+        """Pass cheroot's messages on."""
+        _log.log(level, "%s", msg, exc_info=traceback)
+
+    def _refuse(self, conn: Any, why: str) -> None:
+        with contextlib.suppress(OSError):
+            conn.socket.settimeout(0)  # this is the thread that accepts: it must not wait
+            conn.socket.send(_error(503, why, "Service Unavailable"))
+        with contextlib.suppress(OSError):
+            conn.close()
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Return a listening socket. Raises: HostError that names the address and what to do."""
+    where = f"{host}:{port}"
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except OSError as error:
+        raise HostError(f"cannot listen on {where}: {error.strerror}", hint="use another --host") from error
+    family, kind, protocol, _, address = found[0]
+    sock = socket.socket(family, kind, protocol)
+    try:
+        # Elsewhere it lets a restart take the port at once; on Windows it would let two servers share it.
+        option = getattr(socket, "SO_EXCLUSIVEADDRUSE", socket.SO_REUSEADDR)
+        sock.setsockopt(socket.SOL_SOCKET, option, 1)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if family == socket.AF_INET6 and host == "::":
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        sock.bind(address)
+        sock.listen(BACKLOG)
+    except OSError as error:
+        sock.close()
+        raise HostError(
+            f"cannot listen on {where}: {error.strerror}", hint="stop what listens there, or use another --port"
+        ) from error
+    return sock

@@ -1,0 +1,194 @@
+"""The hot path: batches of a stream, stored exactly once, and what is acknowledged of each stream.
+
+A WSGI application beside CherryPy's: its request cycle would cost more than storing a batch does.
+"""
+
+import re
+from collections.abc import Callable, Iterable
+from http import HTTPStatus
+from typing import Any, TypeAlias
+
+from datacat.errors import DatacatError, Deleted, NotFound, WireError
+from datacat.server import bodies, judge
+from datacat.server.fit import fit, mend
+from datacat.server.gate import Gate
+from datacat.server.leases import Leases
+from datacat.server.own import OwnStream, line_of
+from datacat.server.problems import Refusal, problem, problem_of
+from datacat.server.router import Answer, Request, as_answer, as_json, encoded, failed, query_of
+from datacat.store import Batch, Head
+from datacat.wire import ids, lines, routes
+from datacat.wire.lines import Line
+from datacat.wire.records import MAX_BATCH_BYTES, MAX_DEPTH, depth_of
+
+StartResponse: TypeAlias = Callable[[str, list[tuple[str, str]]], object]
+
+PATH = re.compile(r"/api/sessions/([^/]+)/(batches|acked)")
+DAEMON_HEADER = "HTTP_DATACAT_DAEMON"
+"""A batch with the header Datacat-Daemon renews the lease of that daemon."""
+_PARAMETERS = ("stream", "from", "to", "crc", "end_crc")
+_TYPES = frozenset({"", routes.NDJSON, "application/ndjson", "application/octet-stream"})
+_MAX_NAMED = 20
+"""So many bad lines of a batch are named in the answer."""
+_MAX_OFFSET = 2**63
+
+
+class Ingest:
+    """The WSGI application for batches and acked. Any thread; durable once it answers 200."""
+
+    def __init__(self, own: OwnStream, leases: Leases, gate: Gate) -> None:
+        self._own = own
+        self._store = own.store
+        self._leases = leases
+        self._gate = gate
+
+    def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+        """Answer a request whose path matches PATH."""
+        try:
+            answer = self._answer(environ)
+        except Exception as error:
+            answer = self._failed(error)
+        body, headers = encoded(answer, environ.get("HTTP_ACCEPT_ENCODING", ""))
+        start_response(f"{answer.status} {HTTPStatus(answer.status).phrase}", list(headers.items()))
+        return [body] if isinstance(body, bytes) and environ["REQUEST_METHOD"] != "HEAD" else []
+
+    def _answer(self, environ: dict[str, Any]) -> Answer:
+        found = PATH.fullmatch(environ["PATH_INFO"])
+        if found is None:
+            raise Refusal(404, f"there is nothing at {environ['PATH_INFO'][:200]}")
+        method, what = environ["REQUEST_METHOD"], found[2]
+        allowed = ("POST",) if what == "batches" else ("GET", "HEAD")
+        if method not in allowed:
+            raise Refusal(405, f"{method[:20]} is not possible here", headers={"Allow": ", ".join(allowed)})
+        self._gate.admit(environ, "ingest")
+        query = query_of(environ, _PARAMETERS if what == "batches" else ())
+        try:
+            session_id = ids.session_id(found[1])
+        except WireError as error:
+            raise NotFound(found[1][:80]) from error
+        request = Request(environ, {"id": session_id}, query)
+        return self._batch(session_id, request) if what == "batches" else self._acked(session_id)
+
+    def _acked(self, session_id: str) -> Answer:
+        streams = {name: stream.acked for name, stream in self._store.head(session_id).streams.items()}
+        return as_json({"streams": streams, "boot": self._own.boot})
+
+    def _batch(self, session_id: str, request: Request) -> Answer:
+        if request.content_type not in _TYPES:
+            raise Refusal(
+                415, f"the content type {request.content_type[:80]!r} is not NDJSON", hint=f"use {routes.NDJSON}"
+            )
+        stream, start, end = _stream(request), _number(request, "from"), _number(request, "to")
+        if end < start:
+            raise Refusal(400, f"to={end} is before from={start}")
+        daemon_id = request.environ.get(DAEMON_HEADER)
+        if daemon_id:
+            self._leases.renew(str(daemon_id)[:64], self._own.clock_us())
+        try:
+            before = self._store.head(session_id)
+        except NotFound:
+            before = None
+            if start > 0:
+                # A store that was restored from a backup, or a daemon that remembers too much: it begins again.
+                return self._conflict(f"there is no session {session_id} yet; begin at 0")
+        known = before.streams.get(stream) if before else None
+        if known and end <= known.acked:
+            return self._stored(known.acked)
+        batch = Batch(
+            stream,
+            _records(bodies.read(request.environ, MAX_BATCH_BYTES)),
+            start,
+            end,
+            _optional_number(request, "crc"),
+            _optional_number(request, "end_crc"),
+        )
+        after = self._store.append(session_id, batch, received_us=self._own.clock_us())
+        if before and before.by == "server" and before.status in ("hung", "suspended", "abnormal"):
+            self._welcome(before, after)
+        return self._stored(after.streams[stream].acked if stream in after.streams else 0)
+
+    def _stored(self, acked: int) -> Answer:
+        return as_json({"acked": acked, "boot": self._own.boot})
+
+    def _conflict(self, detail: str) -> Answer:
+        return as_answer(problem(409, detail, acked=0, boot=self._own.boot, reason="offset"))
+
+    def _welcome(self, before: Head, after: Head) -> None:
+        """Write that a session which the server believed to be away is heard of again."""
+        with self._own.lock(after.id):
+            now = self._store.head(after.id)
+            if now.status == "hung" and now.last_heartbeat > before.last_heartbeat:
+                told = judge.back(now, self._own.clock_us())
+            elif judge.is_supposed(before) and now.status == "active" and now.status_since == after.status_since:
+                if now.streams.get(self._own.boot) != after.streams.get(self._own.boot):
+                    return  # another batch has told it meanwhile
+                told = [judge.resumed(before, self._own.clock_us())]
+            else:
+                return
+            self._own.write(after.id, map(line_of, told))
+
+    def _failed(self, error: Exception) -> Answer:
+        """Return the answer to a batch that was not stored; what a daemon acts on has acked, boot and reason."""
+        if not isinstance(error, DatacatError):
+            return failed(error)
+        told = problem_of(error)
+        members: dict[str, Any] = {"boot": self._own.boot}
+        if isinstance(error, (Deleted, NotFound)):
+            members |= {"acked": 0, "reason": "deleted" if isinstance(error, Deleted) else "unknown"}
+        return as_answer(told._replace(members={**told.members, **members}))
+
+
+def _records(body: bytes) -> list[Line]:
+    """Return the lines of a batch within the limits. Raises: Refusal 422 that names each line that is no record."""
+    good, refused = lines.decode_lines(body)
+    if not refused:
+        return [mend(line) for line in good]
+    mended: list[Line] = []
+    errors: list[dict[str, str]] = []
+    for index, raw in enumerate(raw for raw in body.split(b"\n") if raw):
+        try:
+            mended.append(_line(raw))
+        except WireError as error:
+            errors.append({"pointer": f"/{index}{error.pointer}", "detail": str(error)})
+    if errors:
+        raise Refusal(
+            422,
+            f"{len(errors)} of {len(errors) + len(mended)} lines are no records; nothing was stored",
+            hint="leave them out or repair them",
+            errors=errors[:_MAX_NAMED],
+        )
+    return mended
+
+
+def _line(raw: bytes) -> Line:
+    """Return a line within the limits, also one that is nested too deeply. Raises: WireError."""
+    try:
+        return mend(Line(lines.decode(raw), raw))
+    except WireError:
+        members = lines.decode_object(raw)
+        if depth_of(members) <= MAX_DEPTH:
+            raise
+        return fit(members)
+
+
+def _stream(request: Request) -> str:
+    try:
+        return ids.stream_id(request.one("stream"))
+    except WireError as error:
+        raise Refusal(400, error.message) from error
+
+
+def _number(request: Request, name: str) -> int:
+    number = _optional_number(request, name)
+    if number is None:
+        raise Refusal(400, f"the parameter {name} is missing")
+    return number
+
+
+def _optional_number(request: Request, name: str) -> int | None:
+    text = request.one(name)
+    if not text:
+        return None
+    if not (text.isascii() and text.isdigit()) or len(text) > 19 or int(text) >= _MAX_OFFSET:
+        raise Refusal(400, f"{name}={text[:40]} is no offset", hint="use a whole number of bytes")
+    return int(text)

@@ -1,0 +1,118 @@
+"""Which daemons are connected: what they said about themselves and when they were last heard of. In memory only.
+
+What has to outlive the server stands in the sessions' heads (daemon_id, machine_id, boot_id, last_seen); after a restart
+daemons are known again as soon as they send anything.
+"""
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from datacat.store import Head
+from datacat.wire.times import rfc3339
+
+FORGET_US = 24 * 3600 * 1_000_000
+"""A daemon that was not heard of for so long is not listed any more."""
+MAX_DAEMONS = 20_000
+"""More cannot be real; the oldest are forgotten."""
+
+
+@dataclass
+class Lease:
+    """One daemon; times in us of the server's clock. told is what it said about itself."""
+
+    id: str
+    since: int
+    last: int
+    told: dict[str, Any] = field(default_factory=dict)
+    sessions: frozenset[str] = frozenset()
+
+
+class Contacts(NamedTuple):
+    """The leases at one moment, indexed: when each daemon and each session in a daemon's list was last heard of."""
+
+    by_daemon: dict[str, int]
+    by_session: dict[str, int]
+    machines: dict[str, list[Lease]]
+
+    def seen(self, head: Head) -> int:
+        """Return when the session or its daemon was last heard of."""
+        return max(head.last_seen, self.by_session.get(head.id, 0), self.by_daemon.get(head.daemon_id or "", 0))
+
+    def rebooted(self, head: Head, now_us: int, grace_us: int) -> bool:
+        """Whether the session's machine is back after a reboot and no daemon has taken the session over in time."""
+        if not head.machine_id or not head.boot_id or head.daemon_id is None:
+            return False
+        return any(
+            lease.told.get("boot_id") not in (None, head.boot_id)
+            and lease.since > self.seen(head)
+            and now_us - lease.since > grace_us
+            for lease in self.machines.get(head.machine_id, ())
+        )
+
+
+class Leases:
+    """Who is connected. Any thread, behind its own lock."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._leases: dict[str, Lease] = {}
+
+    def register(self, told: dict[str, Any], now_us: int) -> None:
+        """Take note of a daemon that introduces itself; told has id and what else it said."""
+        about = {name: value for name, value in told.items() if name not in ("id", "sessions")}
+        with self._lock:
+            known = self._leases.pop(told["id"], None)
+            lease = Lease(told["id"], known.since if known else now_us, now_us, about)
+            lease.sessions = frozenset(told.get("sessions") or (known.sessions if known else ()))
+            self._leases[lease.id] = lease
+            self._forget(now_us)
+
+    def renew(self, daemon_id: str, now_us: int, sessions: Sequence[str] | None = None) -> None:
+        """Take note that a daemon was heard of; one that is not known (the server was restarted) is from now on."""
+        with self._lock:
+            lease = self._leases.pop(daemon_id, None) or Lease(daemon_id, now_us, now_us)
+            lease.last = now_us
+            if sessions is not None:
+                lease.sessions = frozenset(sessions)
+            self._leases[daemon_id] = lease  # at the end: the dict is in the order of the last contact
+            self._forget(now_us)
+
+    def contacts(self) -> Contacts:
+        """Return the leases of this moment for the sweep."""
+        found = Contacts({}, {}, {})
+        with self._lock:
+            for lease in self._leases.values():
+                found.by_daemon[lease.id] = lease.last
+                if machine := lease.told.get("machine_id"):
+                    found.machines.setdefault(machine, []).append(lease)
+                for session_id in lease.sessions:
+                    found.by_session[session_id] = max(found.by_session.get(session_id, 0), lease.last)
+        return found
+
+    def rows(self, now_us: int, lease_s: float) -> list[dict[str, Any]]:
+        """Return the daemons for the API, the last heard of first."""
+        with self._lock:
+            return [
+                {
+                    "id": lease.id,
+                    **{
+                        name: lease.told.get(name)
+                        for name in ("hostname", "machine_id", "boot_id", "pid", "version", "platform")
+                    },
+                    "sessions": sorted(lease.sessions),
+                    "since": rfc3339(lease.since),
+                    "last_seen": rfc3339(lease.last),
+                    "connected": now_us - lease.last <= lease_s * 1_000_000,
+                    "lease_s": lease_s,
+                }
+                for lease in reversed(self._leases.values())
+            ]
+
+    def _forget(self, now_us: int) -> None:
+        while self._leases:
+            oldest = next(iter(self._leases.values()))
+            if now_us - oldest.last <= FORGET_US and len(self._leases) <= MAX_DAEMONS:
+                return
+            del self._leases[oldest.id]

@@ -1,0 +1,232 @@
+"""Which handler answers a method and a path: one table of routes, served through CherryPy's request cycle.
+
+A handler takes a Request and returns an Answer; it knows neither CherryPy nor a socket and raises errors of our tree. What
+CherryPy adds is the life cycle of a request: the gate before the body is read, errors made into problem documents,
+answers compressed on the way out.
+"""
+
+import logging
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+from urllib.parse import parse_qsl
+
+import cherrypy
+import msgspec
+
+from datacat.server import bodies
+from datacat.server.fit import encode
+from datacat.server.gate import Gate, Right
+from datacat.server.problems import Problem, Refusal, problem_of
+from datacat.wire import routes
+from datacat.wire.records import MAX_BATCH_BYTES
+
+_log = logging.getLogger(__name__)
+
+_JSON_TYPES = re.compile(r"application/(?:[\w.+-]+\+)?json", re.ASCII)
+_DECODER = msgspec.json.Decoder()
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request: names of the path, the query's parameters with all their values, the WSGI environment."""
+
+    environ: dict[str, Any]
+    path: Mapping[str, str] = field(default_factory=dict)
+    query: Mapping[str, list[str]] = field(default_factory=dict)
+
+    @cached_property
+    def body(self) -> bytes:
+        """The body, decompressed. Raises: Refusal."""
+        return bodies.read(self.environ, MAX_BATCH_BYTES)
+
+    def json(self, *, more_types: tuple[str, ...] = ()) -> Any:
+        """Return the body as JSON; None when it is empty. Raises: Refusal 400 when it is none, 415 for another type."""
+        content_type = self.content_type
+        if content_type and not _JSON_TYPES.fullmatch(content_type) and content_type not in more_types:
+            raise Refusal(415, f"the content type {content_type[:80]!r} is not JSON", hint=f"use {routes.JSON}")
+        if not self.body.strip():
+            return None
+        try:
+            return _DECODER.decode(self.body)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            raise Refusal(400, f"the body is no JSON: {error}") from error
+
+    @property
+    def content_type(self) -> str:
+        """The media type of the body without parameters, in lower case; empty when it is not told."""
+        return str(self.environ.get("CONTENT_TYPE", "")).partition(";")[0].strip().lower()
+
+    def one(self, name: str, default: str = "") -> str:
+        """Return the value of a parameter that may stand once. Raises: Refusal 400 when it stands twice."""
+        values = self.query.get(name)
+        if not values:
+            return default
+        if len(values) > 1:
+            raise Refusal(400, f"the parameter {name} stands {len(values)} times")
+        return values[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer: body is bytes, or an iterator of bytes that is sent while it is made."""
+
+    status: int = 200
+    body: bytes | Iterator[bytes] = b""
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+Handler = Callable[[Request], Answer]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One row: method, path with {names}, its handler, the right that it needs, the parameters that it knows."""
+
+    method: str
+    path: str
+    handler: Handler
+    need: Right | None
+    parameters: tuple[str, ...] = ()
+
+    @property
+    def pattern(self) -> re.Pattern[str]:
+        """Matches the path; a name is everything but a slash."""
+        return re.compile(re.sub(r"\\{(\w+)\\}", r"(?P<\1>[^/]+)", re.escape(self.path)))
+
+
+def as_json(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Answer:
+    """Return an answer with a JSON body."""
+    return Answer(status, encode(value), {"Content-Type": routes.JSON, **(headers or {})})
+
+
+class Router:
+    """The table of routes as a CherryPy dispatcher. Any thread."""
+
+    def __init__(self, table: Iterable[Route], gate: Gate) -> None:
+        self._gate = gate
+        self._paths: dict[re.Pattern[str], dict[str, Route]] = {}
+        for route in table:
+            self._paths.setdefault(route.pattern, {})[route.method] = route
+
+    def find(self, method: str, path: str) -> tuple[Route, dict[str, str]]:
+        """Return the route and the names in the path. Raises: Refusal 404, or 405 with Allow."""
+        for pattern, methods in self._paths.items():
+            if found := pattern.fullmatch(path):
+                route = methods.get("GET" if method == "HEAD" else method)
+                if route is None:
+                    allowed = sorted({*methods, *(("HEAD",) if "GET" in methods else ())})
+                    raise Refusal(405, f"{method[:20]} is not possible here", headers={"Allow": ", ".join(allowed)})
+                return route, found.groupdict()
+        raise Refusal(404, f"there is nothing at {path[:200]}")
+
+    def answer(self, environ: dict[str, Any]) -> Answer:
+        """Return the answer to a WSGI request. Raises: errors of our tree."""
+        route, path = self.find(environ["REQUEST_METHOD"], environ.get("PATH_INFO") or "/")
+        self._gate.admit(environ, route.need)
+        return route.handler(Request(environ, path, query_of(environ, route.parameters)))
+
+    def __call__(self, path_info: str) -> None:
+        """Choose the handler of the current CherryPy request."""
+        del path_info  # CherryPy joins and decodes it; the environment has what the client said
+        request = cherrypy.serving.request
+        request.config = request.app.config["/"].copy()
+        request.handler = self._serve
+
+    def _serve(self) -> Any:
+        environ: dict[str, Any] = cherrypy.serving.request.wsgi_environ
+        response = cherrypy.serving.response
+        try:
+            answer = self.answer(environ)
+        except Exception as error:
+            answer = failed(error)
+        body, headers = encoded(answer, environ.get("HTTP_ACCEPT_ENCODING", ""))
+        response.status = answer.status
+        response.headers.clear()
+        response.headers.update(headers)
+        if not isinstance(body, bytes):
+            response.stream = True
+        return body
+
+
+def failed(error: Exception) -> Answer:
+    """Return the answer that tells of an error; one that is not of our tree is logged with its stack."""
+    told = problem_of(error)
+    if told.status >= 500:
+        _log.error("a request failed: %s", error, exc_info=error)
+    return as_answer(told)
+
+
+def as_answer(told: Problem) -> Answer:
+    """Return a problem as an answer."""
+    return Answer(told.status, told.body, told.headers)
+
+
+def encoded(answer: Answer, accept_encoding: str) -> tuple[bytes | Iterator[bytes], dict[str, str]]:
+    """Return body and headers as they travel: compressed when asked for and worth it, with their length if known."""
+    headers = {"X-Content-Type-Options": "nosniff", **answer.headers}
+    headers.setdefault("Cache-Control", "no-cache")
+    body = answer.body
+    worth = not isinstance(body, bytes) or len(body) >= bodies.MIN_COMPRESSED_BYTES
+    if worth:
+        headers["Vary"] = "Accept-Encoding"
+    if worth and (encoding := bodies.negotiate(accept_encoding)):
+        headers["Content-Encoding"] = encoding
+        packed = bodies.compress([body] if isinstance(body, bytes) else body, encoding)
+        body = b"".join(packed) if isinstance(body, bytes) else packed
+    if isinstance(body, bytes) and answer.status not in (204, 304):
+        headers["Content-Length"] = str(len(body))
+    return body, headers
+
+
+def query_of(environ: Mapping[str, Any], known: tuple[str, ...]) -> dict[str, list[str]]:
+    """Return the parameters of a request. Raises: Refusal 400 for one that is not known, and for bad UTF-8."""
+    try:
+        pairs = parse_qsl(
+            str(environ.get("QUERY_STRING", "")), keep_blank_values=True, errors="strict", max_num_fields=200
+        )
+    except ValueError as error:
+        raise Refusal(400, f"the query cannot be read: {error}") from error
+    query: dict[str, list[str]] = {}
+    for name, value in pairs:
+        if name not in known:
+            raise Refusal(
+                400,
+                f"the parameter {name[:80]!r} is not known here",
+                hint=f"use {', '.join(known)}" if known else "this takes none",
+            )
+        query.setdefault(name, []).append(value)
+    return query
+
+
+def application(router: Router) -> Any:
+    """Return the CherryPy application (a WSGI callable) that serves the routes."""
+    app = cherrypy.Application(
+        None,
+        "",
+        {
+            "/": {
+                "request.dispatch": router,
+                "request.process_request_body": False,  # the handler reads it, within limits
+                "request.show_tracebacks": False,
+                "error_page.default": _error_page,
+            }
+        },
+    )
+    app.log.screen = False
+    app.log.access = _silent  # one line a request would cost more than the request
+    return app
+
+
+def _silent() -> None:
+    """Write no access log."""
+
+
+def _error_page(status: str, message: str, **_: object) -> bytes:
+    """Return the problem document for an error that CherryPy itself found (a malformed header or query)."""
+    told = as_answer(problem_of(Refusal(int(status.split(maxsplit=1)[0]), message)))
+    cherrypy.serving.response.headers.update(told.headers)
+    body = told.body
+    return body if isinstance(body, bytes) else b""

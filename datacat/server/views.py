@@ -1,0 +1,188 @@
+"""Heads and stored records -> the JSON of the API: session objects, rows of events, metrics, history, transitions."""
+
+import base64
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple, TypeAlias
+
+import msgspec
+
+from datacat.errors import WireError
+from datacat.store import Head, RecordQuery, Row, Store
+from datacat.store.fold import public, transitions_of
+from datacat.store.history import states
+from datacat.wire import lines
+from datacat.wire.records import Record
+from datacat.wire.state import diff, merge
+from datacat.wire.times import rfc3339
+
+Json: TypeAlias = dict[str, Any]
+
+_EVENT: Json = {
+    "name": "",
+    "level": "info",
+    "category": None,
+    "group": None,
+    "labels": [],
+    "message": None,
+    "data": {},
+    "stacktrace": [],
+    "exception_type": None,
+    "exception_msg": None,
+    "source_file": None,
+    "source_line": None,
+    "source_function": None,
+}
+_METRIC: Json = {
+    "name": "",
+    "type": "gauge",
+    "value": 0,
+    "delta": None,
+    "count": None,
+    "unit": None,
+    "tags": [],
+    "metadata": {},
+}
+_STATE_KINDS = ("open", "state", "gap")
+_STATUS_KINDS = ("open", "gap", "verdict", "close")
+DEFAULT_BOUNDS = (0, 5, 10, 25, 50, 75, 100, 250, 500, 750, 1000, 2500, 5000, 7500, 10000)
+"""Of a histogram sample without bounds: the defaults of OpenTelemetry's explicit bucket histogram."""
+
+
+class Wanted(NamedTuple):
+    """How many of the newest events, metrics and history entries a session object holds; None: all of them."""
+
+    events: int | None = 1000
+    metrics: int | None = 1000
+    history: int | None = 1000
+    history_state: bool = False
+
+
+def whole(store: Store, head: Head, wanted: Wanted) -> Json:
+    """Return the whole session object. Raises: NotFound, Deleted."""
+    return {
+        **public(head),
+        "state": store.state(head.id),
+        "state_history": history(store, head, wanted.history, with_state=wanted.history_state),
+        "events": newest(store, head.id, "event", wanted.events),
+        "metrics": newest(store, head.id, "metric", wanted.metrics),
+    }
+
+
+def newest(store: Store, session_id: str, kind: str, limit: int | None) -> list[Json]:
+    """Return the newest events or metrics, oldest of them first. Raises: NotFound, Deleted."""
+    return [row_of(row) for row in _newest(store, session_id, (kind,), limit)]
+
+
+def history(store: Store, head: Head, limit: int | None, *, with_state: bool) -> list[Json]:
+    """Return the newest changes of the state, oldest of them first: {timestamp, patch}, and the state if asked for.
+
+    The state begins as {product, version}. Raises: NotFound, Deleted.
+    """
+    rows = [] if with_state else _newest(store, head.id, _STATE_KINDS, limit)
+    if with_state or any(row.record["k"] == "gap" and "state" in row.record for row in rows):
+        # After a gap the whole state is replaced: what that changed is known from all that came before.
+        entries = list(folded_history(store, head))
+        return entries[-limit:] if limit else entries if limit is None else []
+    return [entry for row in rows if (entry := patch_row(row))]
+
+
+def folded_history(store: Store, head: Head, *, with_state: bool = True) -> Iterator[Json]:
+    """Yield every change of the state with its patch and the state after it. Raises: NotFound, Deleted."""
+    before: Json = {"product": head.product, "version": head.version}
+    for t, state in states(store, head.id):
+        if patch := diff(before, state):
+            entry = {"timestamp": rfc3339(t), "patch": patch}
+            yield {**entry, "state": state} if with_state else entry
+        before = state
+
+
+def patch_row(row: Row) -> Json | None:
+    """Return the history entry of a stored record; None when the record has no patch."""
+    record = row.record
+    patch = record.get("patch") if record["k"] == "state" else merge({}, record.get("state") or {})
+    return {"timestamp": rfc3339(record["t"]), "patch": patch} if patch else None
+
+
+def row_of(row: Row) -> Json:
+    """Return the API's row of a stored event or metric; members that we do not know are kept."""
+    record = row.record
+    members = {name: value for name, value in record.items() if name not in ("t", "k")}
+    if record["k"] == "event":
+        told = {"timestamp": rfc3339(record["t"]), **_EVENT, **members}
+        if told["category"] is None:
+            told["category"] = told["level"]
+        return told
+    told = {"timestamp": rfc3339(record["t"]), **_METRIC, **members}
+    if told["type"] == "counter":
+        told["delta"] = told["value"]
+    elif told["type"] in ("histogram", "timer"):
+        told["metadata"] = distribution(told["type"], told["value"], told["metadata"])
+    return told
+
+
+def distribution(kind: str, value: float, metadata: Json) -> Json:
+    """Return the metadata of a histogram or timer; a single sample becomes a distribution of one.
+
+    buckets are cumulative {le, count} with a last le of "+Inf"; a sample may name its bounds in metadata.buckets.
+    """
+    if "sum" in metadata:
+        return metadata
+    told = {**metadata, "sum": value, "count": 1, "min": value, "max": value}
+    if kind == "histogram":
+        given = metadata.get("buckets")
+        numbers = given if isinstance(given, list) else []
+        bounds = sorted(bound for bound in numbers if type(bound) in (int, float)) or DEFAULT_BOUNDS
+        told["buckets"] = [
+            *({"le": bound, "count": int(value <= bound)} for bound in bounds),
+            {"le": "+Inf", "count": 1},
+        ]
+    return told
+
+
+def transitions(store: Store, session_id: str) -> list[Json]:
+    """Return the changes of status, oldest first. Raises: NotFound, Deleted."""
+    found = list(store.records(session_id, RecordQuery(kinds=_STATUS_KINDS)))
+    if any(row.record.get("status") in ("suspended", "abnormal") for row in found):
+        # Any sign of life ends such a status, so all records have to be looked at.
+        found = list(store.records(session_id, RecordQuery()))
+    return [
+        {
+            "timestamp": rfc3339(change.t),
+            "status": change.status,
+            "reason": change.reason,
+            "detail": change.detail,
+            "by": change.by,
+        }
+        for change in transitions_of(session_id, _decoded(found))
+    ]
+
+
+def write_cursor(row: Row) -> str:
+    """Return the text that read_cursor() understands: where a page of records ended."""
+    return base64.urlsafe_b64encode(msgspec.json.encode(row.position)).decode().rstrip("=")
+
+
+def read_cursor(text: str) -> tuple[int, str, int, int] | None:
+    """Return the position behind which a page begins; None for an empty text. Raises: WireError."""
+    if not text:
+        return None
+    try:
+        plain = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+        return msgspec.json.decode(plain, type=tuple[int, str, int, int])
+    except (ValueError, msgspec.MsgspecError) as error:
+        raise WireError("the cursor is not one of ours", pointer="/cursor", hint="begin without a cursor") from error
+
+
+def _newest(store: Store, session_id: str, kinds: tuple[str, ...], limit: int | None) -> list[Row]:
+    if limit == 0:
+        return []
+    if limit is None:
+        return list(store.records(session_id, RecordQuery(kinds=kinds)))
+    found = list(store.records(session_id, RecordQuery(kinds=kinds, newest_first=True, limit=limit)))
+    found.reverse()
+    return found
+
+
+def _decoded(rows: Iterable[Row]) -> Iterator[Record]:
+    for row in rows:
+        yield lines.decode(msgspec.json.encode(row.record))

@@ -88,7 +88,7 @@ def start(spool: Path, pid: int, process_start: int) -> None:
         if sys.platform == "win32":
             _start_detached(command, daemon_environ(os.environ))
         else:
-            _start_through_shell(command, daemon_environ(os.environ))
+            _start_through_shell(command, daemon_environ(os.environ), pid)
     except (OSError, NotImplementedError) as error:
         raise HostError(f"cannot start the daemon: {error}", hint=f"tried {' '.join(command)}") from error
 
@@ -104,11 +104,11 @@ def freeze_support() -> None:
         sys.exit(0)
 
 
-def _start_through_shell(command: list[str], environ: dict[str, str]) -> None:
+def _start_through_shell(command: list[str], environ: dict[str, str], owner: int) -> None:
     if sys.platform == "win32":
         raise NotImplementedError
     actions: list[tuple[int, ...]] = []
-    owner_fd = _own_pidfd()
+    owner_fd = _pidfd(owner)
     try:
         if owner_fd >= 0:
             command = [*command, "--owner-fd", str(OWNER_FD)]
@@ -129,14 +129,14 @@ def _start_through_shell(command: list[str], environ: dict[str, str]) -> None:
         os.waitpid(pid, 0)
 
 
-def _own_pidfd() -> int:
-    """Return a pidfd of this process above the descriptors that matter, close-on-exec; -1 where there are none."""
+def _pidfd(pid: int) -> int:
+    """Return a pidfd of a process above the descriptors that matter, close-on-exec; -1 where there are none."""
     if sys.platform != "linux" or not hasattr(os, "pidfd_open"):
         return -1
     import fcntl
 
     try:
-        fd = os.pidfd_open(os.getpid())
+        fd = os.pidfd_open(pid)
     except OSError:
         return -1
     try:

@@ -67,10 +67,6 @@ class Delivery:
         if turns == MAX_TURNS:
             raise UplinkError(f"session {self.meta.id} does not move on", status=409)
 
-    def done(self) -> bool:
-        """Whether the server has everything that is in the journal now."""
-        return self.deleted or (self.asked and self.unacked_bytes() == 0)
-
     def unacked_bytes(self) -> int:
         """Return how much the server has not acknowledged, filler included."""
         size = 0

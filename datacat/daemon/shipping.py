@@ -34,9 +34,13 @@ class Forget(NamedTuple):
 
 
 class Hurry(NamedTuple):
-    """Ship now. last says that a session will write no more; at_once tries a server that has just failed too."""
+    """Ship what there is. ticket comes back in the report of a pass that began after this order.
+
+    last says that a session will write no more; at_once tries a server that has just failed too.
+    """
 
     session_id: str
+    ticket: int
     last: bool
     at_once: bool
 
@@ -44,10 +48,11 @@ class Hurry(NamedTuple):
 class Report(NamedTuple):
     """After a pass over one session: what is acknowledged; done when that is everything; deleted by the server.
 
-    reached says whether the server took what there was. pass_number grows with every pass over all sessions.
+    ticket is that of the last order before the pass. reached says whether the server took what there was.
     """
 
     session_id: str
+    ticket: int
     acked: dict[str, int]
     unacked_bytes: int
     done: bool
@@ -77,6 +82,7 @@ class Shipping:
         self._leases: dict[str, float] = {}
         self._leased_at: dict[str, float] = {}
         self._deliveries: dict[str, Delivery] = {}
+        self._tickets: dict[str, int] = {}
 
     def put(self, message: Serve | Forget | Hurry) -> None:
         """Give an order; any thread. The caller pokes the worker."""
@@ -110,8 +116,10 @@ class Shipping:
             self._deliveries[order.meta.id] = delivery
         elif isinstance(order, Forget):
             self._deliveries.pop(order.session_id, None)
+            self._tickets.pop(order.session_id, None)
         elif (known := self._deliveries.get(order.session_id)) is not None:
             known.last = known.last or order.last
+            self._tickets[order.session_id] = order.ticket
             if order.at_once:
                 known.uplink.backoff.next_s = known.backoff.next_s = 0.0
 
@@ -140,7 +148,9 @@ class Shipping:
         except JournalError as error:
             _log.warning("session %s cannot be read: %s", delivery.meta.id, error)
             acked, unacked = {}, 1
-        return Report(delivery.meta.id, acked, unacked, delivery.done(), delivery.deleted, reached)
+        name = delivery.meta.id
+        done = delivery.deleted or (delivery.asked and unacked == 0)
+        return Report(name, self._tickets.get(name, 0), acked, unacked, done, delivery.deleted, reached)
 
     def _register(self, uplink: Uplink) -> None:
         """Tell a server who we are, once; one that has no such endpoint is told nothing. Raises: UplinkError."""

@@ -1,0 +1,81 @@
+"""The command datacat-daemon, and what a client starts: flags, DATACAT_* variables, a JSON file. Imports little."""
+
+import argparse
+import logging
+import os
+import sys
+from pathlib import Path
+
+from datacat import __version__, host
+from datacat.daemon import config as settings
+from datacat.errors import Busy, ConfigError, DatacatError
+from datacat.host.process import Target
+from datacat.wire import layout
+
+USAGE_ERROR = 2
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the daemon until its work is done; exits 2 on a wrong setting, 1 when it cannot serve."""
+    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+
+
+def run(arguments: list[str]) -> int:
+    """Do what main() does and return the exit code."""
+    parser = _parser()
+    flags = vars(parser.parse_args(arguments))
+    owner = Target(flags["owner"], flags["owner_start"]) if flags["owner"] > 0 else None
+    try:
+        config, unknown = settings.load(flags, os.environ)
+    except ConfigError as error:
+        if owner is None:
+            sys.stderr.write(f"datacat-daemon: {error}\n")
+            return USAGE_ERROR
+        # Nobody reads our errors; the app's sessions are worth more than one wrong setting.
+        config, unknown = settings.Config(), []
+    _log_to(config)
+    for name in unknown:
+        logging.getLogger(__name__).warning("there is no setting %s; it is ignored", name)
+    spool_folder = Path(flags["spool"]) if flags["spool"] else host.state_dir() / layout.SPOOL_DIR
+    from datacat.daemon.daemon import Daemon
+
+    try:
+        (spool_folder / layout.OWNERS_DIR).mkdir(mode=0o700, parents=True, exist_ok=True)
+        Daemon(config, spool_folder, owner=owner, owner_fd=flags["owner_fd"], port_file=flags["port_file"]).run()
+    except Busy:
+        return 0  # another daemon serves this process already
+    except (DatacatError, OSError) as error:
+        sys.stderr.write(f"datacat-daemon: {error}\n")
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="datacat-daemon",
+        description="Take records from local programs and ship them to a datacat server.",
+        epilog=f"Every setting can also come from {settings.ENVIRONMENT_PREFIX}NAME, or from a JSON file.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"datacat-daemon {__version__}")
+    parser.add_argument("--config", metavar="FILE", help=f"JSON file with settings (also {settings.CONFIG_VARIABLE})")
+    for name, setting in settings.SETTINGS.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", dest=name, metavar="VALUE", help=setting.about)
+    parser.add_argument("--spool", metavar="DIR", default="", help="folder of the journals")
+    parser.add_argument("--port-file", metavar="FILE", default="", help="write the local port to this file")
+    owned = parser.add_argument_group("given by the client that starts it")
+    owned.add_argument("--owner", metavar="PID", type=int, default=0, help="serve the sessions of this process")
+    owned.add_argument("--owner-start", metavar="N", type=int, default=0, help="its start, as datacat.host tells it")
+    owned.add_argument("--owner-fd", metavar="FD", type=int, default=-1, help="inherited pidfd of that process")
+    return parser
+
+
+def _log_to(config: settings.Config) -> None:
+    handler = logging.FileHandler(config.log_file) if config.log_file else logging.StreamHandler()
+    logging.basicConfig(
+        level=config.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s", handlers=[handler]
+    )
+
+
+if __name__ == "__main__":
+    main()

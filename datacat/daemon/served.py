@@ -1,0 +1,237 @@
+"""One session that this daemon serves: what it sees of the app, and what it writes about it. The main thread's."""
+
+import contextlib
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+from datacat import host
+from datacat.daemon import evidence, verdict, watch
+from datacat.daemon.config import Config
+from datacat.daemon.facts import STOP_EVENT, Facts
+from datacat.daemon.streams import Writer
+from datacat.errors import HostError, JournalError, WireError
+from datacat.host import process
+from datacat.host.process import Exit, Target
+from datacat.wire import layout
+from datacat.wire.layout import Meta
+from datacat.wire.lines import encode
+from datacat.wire.records import Beat, Dropped, Event, Metric, Record
+
+_log = logging.getLogger(__name__)
+
+METRICS_INTERVAL_S = 10.0
+
+
+class Served:
+    """A session's folder, lock, facts, heartbeat watch, and the stream that we write.
+
+    orphan: its process was gone before we came, so nobody saw how it ended. ticket grows with what there is to ship;
+    shipped is true while the server has everything up to it.
+    """
+
+    def __init__(self, folder: Path, meta: Meta, config: Config, lock: host.Lock, *, orphan: bool = False) -> None:
+        """Read its journal. Raises: JournalError."""
+        self.folder = folder
+        self.meta = meta
+        self.config = config
+        self.lock = lock
+        self.orphan = orphan
+        self.target = Target(meta.pid, meta.process_start) if meta.pid > 0 else None
+        self.facts = Facts(folder, meta)
+        self.facts.scan(all_streams=True)
+        self.acked: dict[str, int] = {}
+        self.unacked_bytes = 1
+        self.ticket = 0
+        self.shipped = False
+        self.reached = False
+        self.wake_fd = -1
+        self.deleted = False
+        self.judged = False
+        self.gone = orphan
+        self.ended_at_s = 0.0
+        self.watch = watch.Watch(judged_from_ns=host.awake_ns())
+        self.beat = layout.unpack_beat(b"")
+        self.oom_counter = process.oom_counter(self.target.pid) if self.target and not orphan else None
+        self._oom_before = process.oom_kills(self.oom_counter)
+        self._writer = Writer(folder, segment_bytes=meta.segment_bytes)
+        self._dropped = dict(self.facts.dropped)
+        self._beat_us = 0
+        self._stacks_from = evidence.size(folder)
+        self._metrics_due_s = 0.0
+        self._cpu: tuple[float, float] | None = None
+
+    @property
+    def stream(self) -> str:
+        """The stream that we write."""
+        return self._writer.id
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will come from the app."""
+        return self.gone or self.facts.ended
+
+    def open_wake_pipe(self) -> None:
+        """Open the pipe through which the client wakes us, for writing too: so it never reads as ended."""
+        if hasattr(os, "mkfifo"):
+            with contextlib.suppress(OSError):
+                self.wake_fd = os.open(self.folder / layout.WAKE_FILE, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+
+    def write(self, *records: Record) -> bool:
+        """Append records to our stream; False when the disk does not take them."""
+        self.ticket += len(records)
+        self.shipped = self.shipped and not records
+        try:
+            for record in records:
+                self._writer.append(encode(record))
+        except JournalError as error:
+            _log.warning("session %s: %s", self.meta.id, error)
+            return False
+        return True
+
+    def look(self, now_us: int, now_s: float, *, late_s: float, slept_s: float) -> bool:
+        """Look at the app once: heartbeat, drops, metrics; True when it has just been found hung."""
+        self.read_beat()
+        self._note_drops(now_us)
+        if self.ended:
+            return False
+        held = process.stopped_or_traced(self.target.pid) if self.target else ""
+        seen = watch.Look(
+            host.awake_ns(),
+            now_us,
+            self.beat,
+            held=held,
+            slept_s=slept_s,
+            late_s=late_s,
+            timeout_s=self.config.heartbeat_timeout_seconds,
+        )
+        step = watch.step(self.watch, seen)
+        self.watch = step.watch
+        for record in step.records:
+            if step.hung and isinstance(record, Event):
+                self._add_stacks(record)
+            self.write(record)
+        if self.beat.on and self.beat.unix_us > self._beat_us:
+            self._beat_us = self.beat.unix_us
+            self.write(Beat(t=self._beat_us))
+        if self.config.process_metrics and self.meta.source == "client" and now_s >= self._metrics_due_s:
+            self._metrics_due_s = now_s + METRICS_INTERVAL_S
+            self._measure(now_us, now_s)
+        return step.hung
+
+    def read_beat(self) -> None:
+        """Read the heartbeat that the app left in its folder."""
+        if self.meta.source == "http":
+            return  # heard by us, not written by the app
+        with contextlib.suppress(OSError):
+            self.beat = layout.unpack_beat(self._beat_file()[: layout.BEAT.size])
+
+    def hang_deadline_ns(self) -> int | None:
+        """Return the awake time at which the app is hung unless it beats."""
+        return None if self.ended else watch.deadline_ns(self.watch, self.beat, self.config.heartbeat_timeout_seconds)
+
+    def conclude(self, now_us: int, seen: Exit | None, *, boot_id: str) -> None:
+        """The process is gone: read its journal to the end, then write the verdict. Raises: JournalError."""
+        self.gone = True
+        self.facts.scan(all_streams=self.orphan)
+        self.read_beat()
+        self._note_drops(now_us)
+        if self.facts.torn():
+            self.write(Dropped(t=now_us, counts={"torn": 1}))
+        if self.judged or self.facts.final is not None:
+            return
+        self.judged = True
+        rebooted = ""
+        if self.orphan:
+            now_us = max(self.facts.last_t, self.beat.unix_us, self.meta.created_us)
+            if self.meta.boot_id and self.meta.boot_id != boot_id:
+                rebooted = "reboot" if self.facts.told_to_stop else "power"
+        dump = evidence.crash(self.folder)
+        last: dict[str, Any] = {}
+        if dump is not None:
+            last = {"fatal": dump.fatal, "threads": evidence.threads_text(dump)}
+        if self.beat.unix_us:
+            last["last_heartbeat_us"] = self.beat.unix_us
+        witness = verdict.Witness(
+            t_us=now_us,
+            close=self.facts.close,
+            closing=self.facts.closing,
+            observed=self.facts.observed,
+            exit=seen,
+            hung_s=watch.hang_s(self.watch, host.awake_ns()) if self.watch.status == "hung" else None,
+            oom=process.oom_kills(self.oom_counter) > self._oom_before,
+            rebooted=rebooted,
+            fatal=dump.fatal if dump else "",
+            fatal_signal=dump.signal if dump else None,
+            frames=dump.frames if dump else (),
+            last=last,
+        )
+        self.write(*verdict.judge(witness))
+
+    def told_to_stop(self, now_us: int) -> None:
+        """Note that we were asked to stop while the app lives."""
+        if not self.ended:
+            self.write(Event(t=now_us, name=STOP_EVENT, level="info", category="lifecycle"))
+
+    def release(self) -> None:
+        """Let go of the session; idempotent."""
+        self._writer.close()
+        fd, self.wake_fd = self.wake_fd, -1
+        if fd >= 0:
+            os.close(fd)
+        self.lock.release()
+
+    def status(self) -> str:
+        """Return the word for the shipper file."""
+        if self.facts.close is not None:
+            return "ended"
+        if self.facts.final is not None:
+            return self.facts.final.status
+        return "active"
+
+    def refresh(self) -> None:
+        """Take in the verdict that we have just written."""
+        with contextlib.suppress(JournalError):
+            self.facts.scan(all_streams=True)
+
+    def _beat_file(self) -> bytes:
+        return (self.folder / layout.BEAT_FILE).read_bytes()
+
+    def _note_drops(self, now_us: int) -> None:
+        if self.meta.source == "http":
+            return
+        try:
+            totals = layout.unpack_dropped(self._beat_file())
+        except (OSError, WireError):
+            return
+        grown = {reason: count - self._dropped.get(reason, 0) for reason, count in totals.items()}
+        grown = {reason: count for reason, count in grown.items() if count > 0}
+        if grown and self.write(Dropped(t=now_us, counts=grown)):
+            self._dropped |= totals
+
+    def _add_stacks(self, event: Event) -> None:
+        """Put the stacks that the app wrote about its own hang into the event."""
+        dump = evidence.stacks(self.folder, self._stacks_from)
+        self._stacks_from = evidence.size(self.folder)
+        if dump is not None:
+            event.stacktrace = list(dump.frames)
+            event.data = {**(event.data or {}), "threads": evidence.threads_text(dump)}
+
+    def _measure(self, now_us: int, now_s: float) -> None:
+        if self.target is None:
+            return
+        try:
+            usage = process.usage(self.target.pid)
+        except HostError:
+            return
+        gauges: list[tuple[str, float, str]] = [
+            ("process.memory.usage", usage.rss_bytes, "By"),
+            ("process.thread.count", usage.threads, "{thread}"),
+            ("process.open_file_descriptor.count", usage.fds, "{file_descriptor}"),
+        ]
+        if self._cpu is not None and now_s > self._cpu[0]:
+            share = (usage.cpu_s - self._cpu[1]) / (now_s - self._cpu[0]) / (os.cpu_count() or 1)
+            gauges.insert(0, ("process.cpu.utilization", round(max(0.0, share), 4), "1"))
+        self._cpu = (now_s, usage.cpu_s)
+        self.write(*(Metric(t=now_us, name=name, value=value, unit=unit) for name, value, unit in gauges))

@@ -1,0 +1,161 @@
+"""The spool: which sessions lie there, whose they are, and what is left of those that are done."""
+
+import contextlib
+import logging
+import os
+import shutil
+from collections import defaultdict
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+
+from datacat import host
+from datacat.daemon.streams import read_whole, write_whole
+from datacat.daemon.view import View
+from datacat.errors import JournalError
+from datacat.host.process import Target, alive
+from datacat.wire import layout
+from datacat.wire.layout import Meta, Summary
+
+_log = logging.getLogger(__name__)
+
+SUMMARIES = 5
+"""Of each product, for last_run."""
+KEPT_S = 24 * 3600.0
+"""Acknowledged segments of a session that is done stay so long, in case the server is restored from a backup."""
+FOREIGN_S = 24 * 3600.0
+"""A session of another pid namespace, whose process cannot be looked up, is an orphan after so much silence."""
+_ANY_BLOCKS = 1 << 62  # Windows does not tell
+_GONE_WITH_THE_END = (layout.WAKE_FILE, layout.BEAT_FILE, layout.STACKS_FILE, layout.FAULT_FILE, layout.LOCK_FILE)
+
+
+class Found(NamedTuple):
+    """A session in the spool that is not done."""
+
+    folder: Path
+    meta: Meta
+
+
+def sessions(spool: Path, known: frozenset[str] = frozenset()) -> list[Found]:
+    """Return the sessions that are not done, oldest first; folders that are no session yet are left out."""
+    found = []
+    for name in _names(spool):
+        folder = spool / name
+        if name in known or (folder / layout.SUMMARY_FILE).exists():
+            continue
+        try:
+            meta = msgspec.json.decode(read_whole(folder / layout.META_FILE), type=Meta)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            continue
+        if meta.id == name and meta.segment_bytes > 0:
+            found.append(Found(folder, meta))
+    return sorted(found, key=lambda one: one.meta.created_us)
+
+
+def is_orphan(found: Found, boot_id: str, pid_namespace: int, now_s: float) -> bool:
+    """Whether nobody will ever serve a session again unless we do. Whoever asks takes its lock afterwards."""
+    meta = found.meta
+    if host.held(found.folder / layout.LOCK_FILE):
+        return False
+    if meta.boot_id and meta.boot_id != boot_id:
+        return True
+    if meta.pid <= 0:
+        return True
+    if meta.pid_namespace and pid_namespace and meta.pid_namespace != pid_namespace:
+        return now_s - _newest_change_s(found.folder) > FOREIGN_S
+    return not alive(Target(meta.pid, meta.process_start))
+
+
+def retire(folder: Path, meta: Meta) -> None:
+    """Write summary.json and remove what only a living session needs. Raises: JournalError."""
+    write_whole(folder / layout.SUMMARY_FILE, msgspec.json.encode(View(folder, meta).summary()))
+    for name in _GONE_WITH_THE_END:
+        with contextlib.suppress(OSError):
+            (folder / name).unlink()
+
+
+def clear(spool: Path, now_s: float) -> None:
+    """Remove segments that were kept long enough, all but the newest summaries, and dead owners' locks."""
+    by_product: dict[str, list[tuple[int, Path]]] = defaultdict(list)
+    for name in _names(spool):
+        folder = spool / name
+        try:
+            summary = msgspec.json.decode(read_whole(folder / layout.SUMMARY_FILE), type=Summary)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            continue
+        by_product[summary.product].append((summary.created_us, folder))
+        with contextlib.suppress(OSError):
+            if now_s - (folder / layout.SUMMARY_FILE).stat().st_mtime > KEPT_S:
+                _keep_only_summary(folder)
+    for done in by_product.values():
+        done.sort()
+        for _, folder in done[:-SUMMARIES]:
+            shutil.rmtree(folder, ignore_errors=True)
+    _clear_owners(spool)
+
+
+def remove(folder: Path) -> None:
+    """Remove a session that the server has deleted."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def size_bytes(folder: Path) -> int:
+    """Return the disk space that a session's folder takes."""
+    total = 0
+    for root, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):
+                info = (Path(root) / name).lstat()
+                total += min(info.st_size, getattr(info, "st_blocks", _ANY_BLOCKS) * 512)
+    return total
+
+
+def make(spool: Path, meta: Meta) -> Path:
+    """Make the folder of a session that comes through the HTTP endpoints. Raises: JournalError."""
+    folder = spool / meta.id
+    try:
+        folder.mkdir(mode=0o700, parents=True)
+        write_whole(folder / layout.META_FILE, msgspec.json.encode(meta))
+    except OSError as error:
+        raise JournalError(f"cannot make {folder}: {error.strerror}") from error
+    return folder
+
+
+def owner_lock(spool: Path, target: Target) -> Path:
+    """Return the lock that the daemon of a process holds."""
+    return spool / layout.OWNERS_DIR / f"{target.pid}-{target.start}.lock"
+
+
+def _names(spool: Path) -> list[str]:
+    try:
+        return [entry.name for entry in os.scandir(spool) if entry.name != layout.OWNERS_DIR and entry.is_dir()]
+    except OSError:
+        return []
+
+
+def _newest_change_s(folder: Path) -> float:
+    newest = 0.0
+    for root, _, _ in os.walk(folder):
+        with contextlib.suppress(OSError):
+            newest = max(newest, Path(root).stat().st_mtime)
+    with contextlib.suppress(OSError):
+        newest = max(newest, (folder / layout.BEAT_FILE).stat().st_mtime)
+    return newest
+
+
+def _keep_only_summary(folder: Path) -> None:
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.name != layout.SUMMARY_FILE:
+            path.unlink(missing_ok=True)
+
+
+def _clear_owners(spool: Path) -> None:
+    """Remove the lock files of processes that are gone; one that is held stays."""
+    for path in (spool / layout.OWNERS_DIR).glob("*.lock"):
+        pid, _, start = path.stem.partition("-")
+        if pid.isdigit() and start.isdigit() and not host.held(path) and not alive(Target(int(pid), int(start))):
+            with contextlib.suppress(OSError):
+                path.unlink()

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from datacat.errors import Mismatch, NotFound
 from datacat.store import Batch
-from datacat.store.fold import Head, Stream, fold, new_head, opening, touches_state
+from datacat.store.fold import Head, Stream, fold, new_head, opening, touch_state
 from datacat.store.rollup import Rollup, roll_up
 from datacat.wire.lines import Line
 
@@ -41,7 +41,7 @@ def apply(
         if first is None:
             raise NotFound(session_id)
         head = new_head(session_id, first)
-    elif any(map(touches_state, records)):
+    elif touch_state(records):
         loaded = load_state()
     stream = head.streams.get(batch.stream) or Stream(0)
     if batch.start is None:
@@ -66,6 +66,9 @@ def apply(
     after = folded.head
     after.streams = {**head.streams, batch.stream: Stream(end, batch.end_crc)}
     after.last_seen = max(head.last_seen, received_us)
-    lines = [line for index, line in enumerate(batch.lines) if index not in folded.untraced]
-    rollup = roll_up([line.record for line in lines], folded.transitions)
+    lines = batch.lines
+    if folded.untraced:
+        lines = [line for index, line in enumerate(lines) if index not in folded.untraced]
+    # What leaves no trace has no part in a roll-up: it is no event and no metric.
+    rollup = roll_up(records, folded.transitions)
     return Applied(after, folded.state, folded.state_changed, lines, start, end, rollup)

@@ -16,6 +16,7 @@ NAME_BITS = 64
 _KIND_BITS = {word: 1 << index for index, word in enumerate(KINDS)}
 _OTHER_KIND = 1 << len(KINDS)
 _LEVEL_BITS = {word: 1 << index for index, word in enumerate(LEVELS)}
+_NAMED = (Event, Metric)
 
 
 class Chunk(msgspec.Struct, gc=False):
@@ -40,22 +41,16 @@ class Chunk(msgspec.Struct, gc=False):
 
 def describe(rev: int, stream: str, start: int, end: int, lines: Iterable[Line]) -> Chunk:
     """Return the chunk of these lines, of which there is at least one."""
+    # One pass for each question is several times as fast as one loop that asks them all.
+    records = [line.record for line in lines]
+    times = [record.t for record in records]
     kinds = levels = names = 0
-    times: list[int] = []
-    for line in lines:
-        record = line.record
-        times.append(record.t)
-        if isinstance(record, Event):
-            kinds |= _KIND_BITS["event"]
-            levels |= _LEVEL_BITS.get(record.level, 0)
-            names |= name_bit(record.name)
-        elif isinstance(record, Metric):
-            kinds |= _KIND_BITS["metric"]
-            names |= name_bit(record.name)
-        elif isinstance(record, Unknown):
-            kinds |= _OTHER_KIND
-        else:
-            kinds |= _KIND_BITS[kind_of(record)]
+    for example in {type(record): record for record in records}.values():
+        kinds |= _OTHER_KIND if isinstance(example, Unknown) else _KIND_BITS[kind_of(example)]
+    for level in {record.level for record in records if isinstance(record, Event)}:
+        levels |= _LEVEL_BITS.get(level, 0)
+    for name in {record.name for record in records if isinstance(record, _NAMED)}:
+        names |= name_bit(name)
     return Chunk(rev, stream, start, end, min(times), max(times), kinds, levels, names)
 
 

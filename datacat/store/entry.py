@@ -116,7 +116,11 @@ def open_front(payload: bytes | memoryview) -> Opened | None:
 
 def chunk_of(front: Front, segment: int) -> Chunk | None:
     """Return the chunk that an entry holds; None when it has no records."""
-    return None if front.chunk is None else Chunk(front.rev, *front.chunk, segment=segment)
+    if front.chunk is None:
+        return None
+    chunk = Chunk(front.rev, *front.chunk)
+    chunk.segment = segment
+    return chunk
 
 
 def head_of(front: Front) -> Head:

@@ -17,6 +17,7 @@ JUDGED_EVENTS = frozenset(
     {wire.HUNG_EVENT, wire.RECOVERED_EVENT, wire.SUSPENDED_EVENT, wire.RESUMED_EVENT, wire.CRASHED_EVENT}
 )
 """Events that tell of a verdict; they come from a judge and are no sign of life of the app."""
+_STATEFUL = frozenset({wire.StatePatch, wire.Open, wire.Gap})
 
 
 class Stream(msgspec.Struct, omit_defaults=True):
@@ -107,9 +108,9 @@ def new_head(session_id: str, first: wire.Open) -> Head:
     return Head(id=session_id, product=first.product, version=first.version)
 
 
-def touches_state(record: wire.Record) -> bool:
-    """Return whether fold() needs the state for this record."""
-    return isinstance(record, (wire.StatePatch, wire.Open, wire.Gap))
+def touch_state(records: Iterable[wire.Record]) -> bool:
+    """Return whether fold() needs the state for these records."""
+    return not _STATEFUL.isdisjoint(map(type, records))
 
 
 def next_state(state: dict[str, Any], record: wire.Record, *, fresh: bool) -> dict[str, Any]:
@@ -137,20 +138,18 @@ def next_state(state: dict[str, Any], record: wire.Record, *, fresh: bool) -> di
 def fold(head: Head, state: dict[str, Any], records: Iterable[wire.Record]) -> Folded:
     """Apply records in order; head and state are not changed. Streams and last_seen are the caller's.
 
-    state may be empty when no record touches it (touches_state). A head that never had a record comes from new_head().
+    state may be empty when no record touches it (touch_state). A head that never had a record comes from new_head().
     """
     before = state
     fresh = not head.updated_at
     head = copy.copy(head)
     head.dropped = dict(head.dropped)
     events = errors = metrics = states = 0
-    newest = head.updated_at
+    records = list(records)
     untraced: set[int] = set()
     transitions: list[Transition] = []
     guessed = _is_guess(head)
     for index, record in enumerate(records):
-        kind = type(record)
-        newest = max(newest, record.t)
         if isinstance(record, wire.Event):
             events += 1
             if record.level in ("error", "critical"):
@@ -187,7 +186,7 @@ def fold(head: Head, state: dict[str, Any], records: Iterable[wire.Record]) -> F
             _open(head, record, transitions, fresh=fresh)
             state = next_state(state, record, fresh=fresh)
             fresh = False
-            alive = kind is wire.Open
+            alive = isinstance(record, wire.Open)
         elif isinstance(record, wire.Closing):
             if record.exception_type:
                 head.has_exception = True
@@ -201,7 +200,7 @@ def fold(head: Head, state: dict[str, Any], records: Iterable[wire.Record]) -> F
         if guessed and alive:
             _set_status(head, "active", record.t, None, None, "app", transitions)
             guessed = False
-    head.updated_at = newest
+    head.updated_at = max([head.updated_at, *[record.t for record in records]])
     head.counts = _add(head.counts, {"events": events, "errors": errors, "metrics": metrics, "states": states})
     return Folded(head, state, state is not before, untraced, transitions)
 

@@ -4,6 +4,7 @@ A series is (minute, kind, name): minute is Unix time in minutes, kind a metric 
 version are the session's. Aggregates of the same series merge in any order to the same cell.
 """
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, TypeAlias, TypeVar
@@ -42,7 +43,7 @@ class RollupQuery:
 class Cell(msgspec.Struct, array_like=True):
     """One minute of one series: how many samples, their sum, least, greatest, and the newest with its time (us).
 
-    For events and changes of status only count and last_t mean something.
+    For events and changes of status only count means something; the rest is 0.
     """
 
     count: int
@@ -56,20 +57,16 @@ class Cell(msgspec.Struct, array_like=True):
 def roll_up(records: Iterable[Record], transitions: Iterable[Transition]) -> Rollup:
     """Return the aggregates of some records of one session and of the changes of status that they made."""
     cells: Rollup = {}
+    records = list(records)
+    happened = Counter([(record.t // MINUTE_US, record.name) for record in records if isinstance(record, Event)])
+    changed = Counter([(transition.t // MINUTE_US, transition.status) for transition in transitions])
+    for kind, counts in (("event", happened), ("status", changed)):
+        for (minute, name), count in counts.items():
+            cells[minute, kind, name] = Cell(count, 0, 0, 0, 0, 0)
     for record in records:
         if isinstance(record, Metric):
             _merge_cell(cells, (record.t // MINUTE_US, record.type, record.name), _sample(record))
-        elif isinstance(record, Event):
-            _count(cells, "event", record.name, record.t)
-    for transition in transitions:
-        _count(cells, "status", transition.status, transition.t)
     return cells
-
-
-def merge_into(total: Rollup, part: Rollup) -> None:
-    """Add the cells of part to total."""
-    for series, cell in part.items():
-        _merge_cell(total, series, cell)
 
 
 def collect(parts: Iterable[tuple[Head, Rollup]], query: RollupQuery) -> Rollups:
@@ -94,16 +91,6 @@ def to_rows(cells: Rollup) -> list[list[Any]]:
 def from_rows(rows: Iterable[list[Any]]) -> Rollup:
     """Return the roll-up that to_rows() wrote."""
     return {(row[0], row[1], row[2]): Cell(*row[3:]) for row in rows}
-
-
-def _count(cells: Rollup, kind: str, name: str, t: int) -> None:
-    series = (t // MINUTE_US, kind, name)
-    cell = cells.get(series)
-    if cell is None:
-        cells[series] = Cell(1, 0, 0, 0, 0, t)
-    else:
-        cell.count += 1
-        cell.last_t = max(cell.last_t, t)
 
 
 def _merge_cell(cells: dict[_Key, Cell], series: _Key, more: Cell) -> None:

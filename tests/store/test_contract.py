@@ -6,47 +6,14 @@ import itertools
 import threading
 
 import pytest
+from storing import A, B, line, opened, put, ship, sid, stored
 
 from datacat.errors import ConfigError, Deleted, Mismatch, NotFound, StoreError, WireError
 from datacat.store import Batch, Query, RecordQuery, RollupQuery, open_store
 from datacat.store.history import states
 from datacat.store.memory import MemoryStore
-from datacat.wire.lines import Line, decode, encode
-from datacat.wire.records import Beat, Close, Event, Gap, Metric, Open, StatePatch, Verdict
-
-
-def sid(number):
-    return f"01890a5d-ac96-774b-bcce-{number:012x}"
-
-
-A, B, C = sid(1), sid(2), sid(3)
-
-
-def line(record):
-    raw = encode(record)[:-1]
-    return Line(record, raw)
-
-
-def lines(*records):
-    return [line(record) for record in records]
-
-
-def opened(t=100, product="editor", version="1", **more):
-    return Open(t=t, product=product, version=version, **more)
-
-
-def put(store, session_id, *records, stream="app", received_us=1_000):
-    """Append at the end of a stream, as the server does with its own records."""
-    return store.append(session_id, Batch(stream, lines(*records)), received_us=received_us)
-
-
-def ship(store, session_id, start, end, *records, stream="app", crc=None, end_crc=None):
-    batch = Batch(stream, lines(*records), start, end, crc, end_crc)
-    return store.append(session_id, batch, received_us=1_000)
-
-
-def stored(store, session_id, **query):
-    return [row.record for row in store.records(session_id, RecordQuery(**query))]
+from datacat.wire.lines import Line, decode
+from datacat.wire.records import Beat, Close, Event, Gap, Metric, StatePatch, Verdict
 
 
 def names(store, session_id, **query):

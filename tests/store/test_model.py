@@ -1,0 +1,112 @@
+"""Random operations: the semidbm store always shows what the memory store shows, also after it was opened again."""
+
+import tempfile
+from pathlib import Path
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from storing import everything, lines, opened, put, sid
+
+from datacat.errors import StoreError
+from datacat.store import Batch, Query, RollupQuery
+from datacat.store.fold import Stream
+from datacat.store.memory import MemoryStore
+from datacat.store.semi import SemiStore
+from datacat.wire.records import Beat, Close, Dropped, Event, Gap, Metric, Open, StatePatch, Verdict
+
+times = st.integers(1, 200)
+values = st.recursive(
+    st.none() | st.booleans() | st.integers(-2, 2), lambda inner: st.lists(inner, max_size=2), max_leaves=3
+)
+patches = st.dictionaries(st.sampled_from("abc"), values | st.dictionaries(st.sampled_from("xy"), values), max_size=3)
+records = st.one_of(
+    st.builds(Open, t=times, product=st.sampled_from(["p", "q"]), version=st.just("1")),
+    st.builds(StatePatch, t=times, patch=patches),
+    st.builds(Event, t=times, name=st.sampled_from("abc"), level=st.sampled_from(["info", "error"])),
+    st.builds(Metric, t=times, name=st.sampled_from("mn"), value=st.integers(0, 9)),
+    st.builds(
+        Verdict,
+        t=times,
+        status=st.sampled_from(["hung", "active", "crashed"]),
+        by=st.sampled_from(["daemon", "server"]),
+    ),
+    st.builds(Close, t=times),
+    st.builds(Beat, t=times),
+    st.builds(Dropped, t=times, counts=st.just({"full": 1})),
+    st.builds(Gap, t=times, open=st.just({"product": "g", "version": "2"}), state=st.just({"whole": True})),
+)
+sessions = st.integers(1, 4)
+operations = st.lists(
+    st.one_of(
+        st.tuples(
+            st.just("append"), sessions, st.sampled_from(["s", "t"]), st.lists(records, max_size=4), st.integers(0, 8)
+        ),
+        st.tuples(st.just("append"), sessions, st.sampled_from(["s", "t"]), st.lists(records, max_size=4), st.just(0)),
+        st.tuples(st.just("drop"), sessions),
+        st.tuples(st.just("tend")),
+        st.tuples(st.just("reopen")),
+    ),
+    max_size=25,
+)
+
+
+def outcome(act):
+    try:
+        return act()
+    except StoreError as error:
+        return type(error), getattr(error, "acked", None)
+
+
+def batch_for(store, operation):
+    """Return a batch that mostly continues its stream, and sometimes repeats, overlaps or leaves a gap."""
+    _, number, stream, some, slip = operation
+    known = outcome(lambda: store.head(sid(number)).streams.get(stream))
+    start = known.acked if isinstance(known, Stream) else 0
+    if slip >= 7:
+        return Batch(stream, lines(*some))
+    start = max(0, start + (0, 0, 0, -20, 5, -1, 1)[slip])
+    return Batch(stream, lines(*some), start, start + 20)
+
+
+@settings(max_examples=40, deadline=None)
+@given(operations)
+def test_both_stores_tell_the_same(plan):
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder) / "store"
+        model, store = MemoryStore(), SemiStore(root, segment_bytes=2048)
+        try:
+            for number in range(1, 4):
+                for one in (model, store):
+                    put(one, sid(number), opened(t=number))
+            for step, operation in enumerate(plan):
+                match operation[0]:
+                    case "append":
+                        batch = batch_for(model, operation)
+                        expected, got = (
+                            outcome(
+                                lambda one=one, b=batch, n=operation[1], s=step: one.append(sid(n), b, received_us=s)
+                            )
+                            for one in (model, store)
+                        )
+                        assert got == expected
+                    case "drop":
+                        expected, got = (
+                            outcome(lambda one=one, n=operation[1]: one.drop(sid(n))) for one in (model, store)
+                        )
+                        assert got == expected
+                    case "tend":
+                        while store.tend(10.0):
+                            pass
+                    case "reopen":
+                        store.close()
+                        store = SemiStore(root, segment_bytes=2048)
+                        assert store.stats()["damaged_regions"] == 0
+                assert everything(store) == everything(model)
+            assert store.rollups(RollupQuery()) == model.rollups(RollupQuery())
+            for number in range(1, 5):
+                assert outcome(lambda n=number: store.head(sid(n))) == outcome(lambda n=number: model.head(sid(n)))
+            assert {head.id for head in store.open_heads()} == {head.id for head in model.open_heads()}
+            query = Query(event=("a",), sort="-updated_at", limit=2)
+            assert store.heads(query) == model.heads(query)
+        finally:
+            store.close()

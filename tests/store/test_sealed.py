@@ -1,0 +1,97 @@
+"""The bytes of a segment: what is sound is found, whatever else is in the file."""
+
+import pytest
+
+from datacat.store.sealed import HEADER, examine, record, unseal
+
+SALT = 0x9F3A0C11
+ENTRIES = [(b"k/1", b""), (b"k/2", b"two" * 20), (b"other/1", b"\0" * 40), (b"k/3", b"\xff" * 30)]
+
+
+def file(entries=ENTRIES, salt=SALT):
+    return HEADER + b"".join(record(salt, seq, key, payload) for seq, (key, payload) in enumerate(entries, 1))
+
+
+def read(data, salt=SALT):
+    sound, bad = examine(data, salt)
+    return [(one.key, data[one.payload : one.end - 4]) for one in sound], bad
+
+
+def ends():
+    return [len(file(ENTRIES[:count])) for count in range(len(ENTRIES) + 1)]
+
+
+def test_a_whole_file_is_sound():
+    assert read(file()) == (ENTRIES, [])
+    assert read(HEADER) == ([], [])
+
+
+@pytest.mark.parametrize("tail", [b"", b"\0" * 12, b"\0" * 100, b"\xff" * 9, b"\xff" * 4096], ids=len)
+def test_cut_at_every_byte_the_whole_records_before_the_cut_are_there(tail):
+    data = file()
+    for cut in range(len(HEADER), len(data)):
+        whole = sum(end <= cut for end in ends()) - 1
+        got, bad = read(data[:cut] + tail)
+        # A tail that happens to be what was cut away completes the record.
+        assert got[:whole] == ENTRIES[:whole]
+        assert got == ENTRIES[: len(got)]
+        if len(got) == whole and (tail or cut not in ends()):
+            assert len(bad) == 1
+            assert bad[0].offset == ends()[whole]
+            assert bad[0].end == cut + len(tail)
+
+
+def test_a_cut_record_is_torn_and_not_damaged():
+    data = file()
+    for cut in range(ends()[-2] + 1, len(data)):
+        assert read(data[:cut])[1][0].reason == "torn"
+    assert read(data + b"\0" * 4096)[1][0].reason == "torn"
+
+
+def test_every_flipped_bit_is_noticed_and_costs_at_most_its_own_record():
+    data = file()
+    for position in range(len(data)):
+        for bit in range(8):
+            flipped = bytearray(data)
+            flipped[position] ^= 1 << bit
+            got, bad = read(bytes(flipped))
+            assert bad
+            assert all(entry in ENTRIES for entry in got)
+            assert len(got) >= len(ENTRIES) - 1
+
+
+def test_a_record_from_another_file_is_not_sound():
+    foreign = record(SALT + 1, 3, b"k/3", b"foreign")
+    data = file(ENTRIES[:2]) + foreign
+    got, bad = read(data)
+    assert got == ENTRIES[:2]
+    assert [region.reason for region in bad] == ["damaged"]
+
+
+def test_a_stale_record_of_the_same_file_is_not_sound():
+    got, bad = read(file() + record(SALT, 2, *ENTRIES[1]))
+    assert got == ENTRIES
+    assert [region.reason for region in bad] == ["damaged"]
+
+
+def test_records_that_vanished_between_two_others_are_missed():
+    data = HEADER + record(SALT, 1, b"k/1", b"a") + record(SALT, 3, b"k/3", b"c")
+    got, bad = read(data)
+    assert got == [(b"k/1", b"a"), (b"k/3", b"c")]
+    assert [(region.reason, region.offset == region.end) for region in bad] == [("missing", True)]
+
+
+def test_a_length_that_makes_stock_semidbm_loop_for_ever_is_refused():
+    data = bytearray(file())
+    data[len(HEADER) + 4 : len(HEADER) + 8] = (-(8 + 3 + 4)).to_bytes(4, "big", signed=True)
+    got, _ = read(bytes(data))
+    assert got == ENTRIES[1:]
+
+
+def test_a_value_is_unsealed_only_with_its_own_key_and_salt():
+    value = record(SALT, 1, b"k/1", b"payload")[8 + 3 : -4]
+    assert unseal(SALT, b"k/1", value) == b"payload"
+    assert unseal(SALT, b"k/2", value) is None
+    assert unseal(SALT + 1, b"k/1", value) is None
+    assert unseal(SALT, b"k/1", value[:-1]) is None
+    assert unseal(SALT, b"k/1", b"") is None

@@ -10,7 +10,6 @@ import msgspec
 
 from datacat.errors import Deleted, NotFound, WireError
 from datacat.server import filters, inputs, judge, views
-from datacat.server.fit import encode
 from datacat.server.leases import Leases
 from datacat.server.own import OwnStream, line_of
 from datacat.server.router import Answer, Request, Route, as_json
@@ -223,7 +222,7 @@ class Api:
         while True:
             for head in heads:
                 try:
-                    yield encode(views.whole(self._store, head, wanted))
+                    yield msgspec.json.encode(views.whole(self._store, head, wanted))
                 except (NotFound, Deleted):
                     continue  # deleted while the answer is on its way
             if limited or not cursor:

@@ -38,7 +38,7 @@ def fit(members: dict[str, Any]) -> Line:
     }
     if depth_of(short) > MAX_DEPTH:
         short = safe_form(short, MAX_DEPTH, MAX_RECORD_BYTES)
-    raw = encode(short)
+    raw = msgspec.json.encode(short)
     if len(raw) >= MAX_RECORD_BYTES:
         raw = _shrink(short)
     return Line(lines.decode(raw), raw)
@@ -56,26 +56,18 @@ def mend(line: Line) -> Line:
     return fit(lines.decode_object(line.raw))
 
 
-def encode(value: Any) -> bytes:
-    """Return value as JSON; numbers that JSON readers could not keep become texts."""
-    try:
-        return msgspec.json.encode(value)
-    except (OverflowError, ValueError, TypeError):  # an integer beyond 64 bits
-        return msgspec.json.encode(safe_form(value, MAX_DEPTH * 2, MAX_RECORD_BYTES))
-
-
 def _shrink(members: dict[str, Any]) -> bytes:
     """Return a record of at most MAX_RECORD_BYTES: first the texts get shorter, then objects and lists."""
     for text_chars in _TEXT_CHARS:
         form = safe_form(members, MAX_DEPTH, text_chars)
-        raw = encode(form)
+        raw = msgspec.json.encode(form)
         if len(raw) < MAX_RECORD_BYTES:
             return raw
     trimmed = {name: _trim(value, _PART_BYTES) for name, value in form.items()}
-    raw = encode(trimmed)
+    raw = msgspec.json.encode(trimmed)
     if len(raw) < MAX_RECORD_BYTES:
         return raw
-    return encode(_trim(trimmed, MAX_RECORD_BYTES - MAX_NAME_CHARS))
+    return msgspec.json.encode(_trim(trimmed, MAX_RECORD_BYTES - MAX_NAME_CHARS))
 
 
 def _trim(value: Any, budget: int) -> Any:
@@ -84,7 +76,7 @@ def _trim(value: Any, budget: int) -> Any:
     if isinstance(value, dict):
         kept: dict[str, Any] = {}
         for name, item in value.items():
-            size += len(encode(name)) + len(encode(item)) + 2
+            size += len(msgspec.json.encode(name)) + len(msgspec.json.encode(item)) + 2
             if size > budget:
                 return {**kept, CUT_MARK: CUT_MARK}
             kept[name] = item
@@ -92,7 +84,7 @@ def _trim(value: Any, budget: int) -> Any:
     if isinstance(value, list):
         items: list[Any] = []
         for item in value:
-            size += len(encode(item)) + 1
+            size += len(msgspec.json.encode(item)) + 1
             if size > budget:
                 return [*items, CUT_MARK]
             items.append(item)

@@ -1,7 +1,7 @@
 """Which daemons are connected: what they said about themselves and when they were last heard of. In memory only.
 
-What has to outlive the server stands in the sessions' heads (daemon_id, machine_id, boot_id, last_seen); after a restart
-daemons are known again as soon as they send anything.
+What has to outlive the server stands in the sessions' heads (daemon_id, machine_id, boot_id, last_seen); after a
+restart daemons are known again as soon as they send anything.
 """
 
 import threading

@@ -1,8 +1,7 @@
 """Which handler answers a method and a path: one table of routes, served through CherryPy's request cycle.
 
-A handler takes a Request and returns an Answer; it knows neither CherryPy nor a socket and raises errors of our tree. What
-CherryPy adds is the life cycle of a request: the gate before the body is read, errors made into problem documents,
-answers compressed on the way out.
+A handler takes a Request and returns an Answer; it knows neither CherryPy nor a socket, and raises errors of our tree.
+What CherryPy adds is the life cycle of a request around it.
 """
 
 import logging
@@ -17,7 +16,6 @@ import cherrypy
 import msgspec
 
 from datacat.server import bodies
-from datacat.server.fit import encode
 from datacat.server.gate import Gate, Right
 from datacat.server.problems import Problem, Refusal, problem_of
 from datacat.wire import routes
@@ -99,7 +97,7 @@ class Route:
 
 def as_json(value: Any, status: int = 200, headers: Mapping[str, str] | None = None) -> Answer:
     """Return an answer with a JSON body."""
-    return Answer(status, encode(value), {"Content-Type": routes.JSON, **(headers or {})})
+    return Answer(status, msgspec.json.encode(value), {"Content-Type": routes.JSON, **(headers or {})})
 
 
 class Router:

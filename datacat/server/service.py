@@ -20,7 +20,7 @@ from cherrypy.process import wspbus
 from cherrypy.process.servers import ServerAdapter
 
 from datacat import host
-from datacat.errors import HostError
+from datacat.errors import Busy, HostError
 from datacat.server import httpd, ingest, plugins, router
 from datacat.server.api import Api
 from datacat.server.config import Config, is_loopback
@@ -55,7 +55,7 @@ class Service:
         self._address = sock.getsockname()[:2]
         self.own = OwnStream(store, self.boot)
         self.leases = Leases()
-        self.site = _site(config, self.own, self.leases, lambda: self._draining, rights)
+        self.site = site(config, self.own, self.leases, lambda: self._draining, rights)
         limits = httpd.Limits(config.threads, config.max_connections)
         self._http = httpd.Server(sock, self.site, limits)
         self._workers = [_worker(job) for job in jobs(self.own, self.leases, config, now_us())]
@@ -129,7 +129,7 @@ def build(config: Config, environ: Mapping[str, str] | None = None, *, rights: R
     try:
         if not config.insecure and not is_loopback(sock.getsockname()[0]):
             raise HostError(f"{config.host} is not an address of this machine alone", hint="use 127.0.0.1")
-        store = open_store(config.store or f"semidbm:{_store_dir(config, environ)}")
+        store = _open(config.store or f"semidbm:{_store_dir(config, environ)}")
     except BaseException:
         sock.close()
         raise
@@ -181,7 +181,7 @@ def _announce(service: Service, config: Config) -> None:
             ) from error
 
 
-def _site(config: Config, own: OwnStream, leases: Leases, is_draining: Any, rights: Rights | None) -> Any:
+def site(config: Config, own: OwnStream, leases: Leases, is_draining: Any, rights: Rights | None) -> Any:
     """Return the WSGI callable for everything: batches go to the hot path, all else through CherryPy."""
     doors = gate(config, rights)
     table = [
@@ -192,12 +192,22 @@ def _site(config: Config, own: OwnStream, leases: Leases, is_draining: Any, righ
     app = router.application(router.Router(table, doors))
     batches = ingest.Ingest(own, leases, doors)
 
-    def site(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+    def serve(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         chosen = batches if ingest.PATH.fullmatch(environ["PATH_INFO"]) else app
         answered: Iterable[bytes] = chosen(environ, start_response)
         return answered
 
-    return site
+    return serve
+
+
+def _open(url: str) -> Store:
+    try:
+        return open_store(url)
+    except Busy as error:
+        holder = f"pid {error.holder}" if error.holder else "another process"
+        raise Busy(
+            f"the store {url} is in use by {holder}", holder=error.holder, hint="stop it, or use another --data-dir"
+        ) from error
 
 
 def _store_dir(config: Config, environ: Mapping[str, str]) -> Path:

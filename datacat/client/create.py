@@ -38,9 +38,9 @@ def create_session(
 
     product and version default to the name of the main program and "unknown". session_id (a UUID) makes the call
     idempotent for the server. state is the first state. use_daemon=False is simple mode: straight to the server,
-    without a witness of how the app ends. capture_exceptions records exceptions that nobody handles, capture_crashes the
-    traceback of a crash of the interpreter. state_dir is where the journal goes instead of the user's state folder;
-    settings go to the daemon (batch_interval_seconds, heartbeat_timeout_seconds, tls_verify, ...). Never raises.
+    without a witness of how the app ends. capture_exceptions records exceptions that nobody handles,
+    capture_crashes the traceback of a crash of the interpreter. state_dir is where the journal goes instead of the
+    user's state folder; settings go to the daemon (batch_interval_seconds, tls_verify, ...). Never raises.
     """
     drops = Drops()
     try:

@@ -28,10 +28,6 @@ class Deaf:
         """Return 0."""
         return 0
 
-    def records(self) -> int:
-        """Return 0."""
-        return 0
-
     def acked(self) -> int:
         """Return less than offset(): nothing will ever be acknowledged."""
         return -1
@@ -50,9 +46,6 @@ class Deaf:
         """Do nothing."""
 
     def note_drops(self, totals: dict[str, int]) -> None:
-        """Do nothing."""
-
-    def drain(self) -> None:
         """Do nothing."""
 
     def forget(self) -> None:

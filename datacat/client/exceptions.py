@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Any
 
 from datacat.wire import records
-from datacat.wire.records import Event
+from datacat.wire.records import Closing, Event
 
 UNHANDLED_EVENT = "unhandled_exception"
 HANDLED_EVENT = "exception"
@@ -34,6 +34,21 @@ def event(t: int, error: BaseException, *, name: str, level: str, data: dict[str
         source_line=source[1] if source else None,
         source_function=source[2] if source else None,
     )
+
+
+def handled(t: int, exc_info: object, data: dict[str, Any] | None) -> Event:
+    """Return the event of an exception that the app hands over; see current() for what exc_info may be."""
+    error = current(exc_info)
+    if error is None:
+        return Event(t, HANDLED_EVENT, "error", message="no exception is being handled", data=data)
+    return event(t, error, name=HANDLED_EVENT, level="error", data=data)
+
+
+def closing(t: int, fatal: BaseException | None) -> Closing:
+    """Return the record of the interpreter's end, with the exception that ends it."""
+    if fatal is None:
+        return Closing(t)
+    return Closing(t, exit_code=1, exception_type=type_name(fatal), exception_msg=message(fatal))
 
 
 def type_name(error: BaseException) -> str:

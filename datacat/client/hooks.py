@@ -134,7 +134,10 @@ def _is_outermost() -> bool:
 
     GUI toolkits and consoles call sys.excepthook for exceptions in callbacks, and go on.
     """
-    frame = sys._getframe(2)  # noqa: SLF001  the documented way to look at the caller
+    try:
+        frame = sys._getframe(2)  # noqa: SLF001  the documented way to look at the caller
+    except ValueError:
+        return True  # nothing stands below the hook itself
     while frame is not None:
         if frame.f_code.co_name == "<module>":
             return False

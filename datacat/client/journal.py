@@ -15,7 +15,6 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from datacat import host
 from datacat.errors import HostError, JournalError
@@ -28,7 +27,8 @@ VOLATILE_MARK = b',"volatile":true}\n'
 
 # These say that blocks cannot be had; anything else says that this file system cannot allocate or map at all.
 _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.EACCES, errno.ENOENT})
-_MAP: dict[str, Any] = {"flags": mmap.MAP_SHARED | getattr(mmap, "MAP_POPULATE", 0)} if os.name == "posix" else {}
+_POPULATE_WRITE = 23
+"""madvise(2), Linux 5.14: fault all pages in for writing. One by one on the hot path it costs twice as much in all."""
 
 Write = Callable[[bytes], object]
 
@@ -64,7 +64,6 @@ class Journal:
         self._late: list[bytes] = []
         self._segment: _Mapped | _Appended | None = None
         self._next_number = 0
-        self._records_before = 0
         self._asked_ns = 0
         self._closed = ""
         self._open_next()
@@ -104,11 +103,6 @@ class Journal:
                 return self._next_number * self.segment_bytes
             return (self._next_number - 1) * self.segment_bytes + self._segment.tell()
 
-    def records(self) -> int:
-        """Return how many records were written."""
-        with self._lock:
-            return self._records_before + (self._segment.records() if self._segment else 0)
-
     def close(self, reason: str = "ended") -> None:
         """Let go of the segment; later lines are dropped for this reason. Idempotent."""
         with self._lock:
@@ -146,7 +140,6 @@ class Journal:
         segment, self._segment = self._segment, None
         self.write = _refuse
         if segment is not None:
-            self._records_before += segment.records()
             segment.close()
 
     def _open_next(self) -> None:
@@ -172,13 +165,16 @@ class Journal:
     def _map_or_append(self, fd: int) -> "_Mapped | _Appended":
         try:
             self._preallocate(fd, self.segment_bytes)
-            mapping = mmap.mmap(fd, self.segment_bytes, **_MAP)
+            mapping = mmap.mmap(fd, self.segment_bytes)
         except (HostError, OSError) as error:
             cause = error.__cause__ if isinstance(error, HostError) else error
             if getattr(cause, "errno", None) in _NO_SPACE:
                 raise
             return _Appended(fd, self.segment_bytes)
         os.close(fd)
+        if sys.platform == "linux":
+            with contextlib.suppress(OSError):  # an older kernel
+                mapping.madvise(_POPULATE_WRITE)
         return _Mapped(mapping)
 
     @staticmethod
@@ -196,9 +192,6 @@ class _Mapped:
     def tell(self) -> int:
         return self._mapping.tell()
 
-    def records(self) -> int:
-        return self._mapping[: self._mapping.tell()].count(b"\n")
-
     def close(self) -> None:
         self._mapping.close()
 
@@ -214,7 +207,6 @@ class _Appended:
         self._fd = fd
         self._size_bytes = size_bytes
         self._end = 0
-        self._records = 0
         self._lock = threading.Lock()
 
     def write(self, line: bytes) -> None:
@@ -228,13 +220,9 @@ class _Appended:
                     os.lseek(self._fd, self._end, os.SEEK_SET)
                 raise OSError(errno.ENOSPC, "disk is full")
             self._end += done
-            self._records += 1
 
     def tell(self) -> int:
         return self._end
-
-    def records(self) -> int:
-        return self._records
 
     def close(self) -> None:
         with self._lock, contextlib.suppress(OSError):

@@ -22,6 +22,7 @@ class Living(Protocol):
 _lock = threading.RLock()
 _sessions: dict[str, Living] = {}
 _ready = False
+_last: list[Callable[[], None]] = []
 _in_child: list[Callable[[], None]] = []
 
 
@@ -55,12 +56,19 @@ def in_child(forget: Callable[[], None]) -> None:
         _in_child.append(forget)
 
 
+def at_exit(call: Callable[[], None]) -> None:
+    """Have call() called at the end of the interpreter, after all sessions have noted it."""
+    with _lock:
+        _last.append(call)
+
+
 def _forked() -> None:
     """Make the child inert: the parent's journals, threads and locks are not its own."""
     global _lock
     _lock = threading.RLock()
     forgotten = list(_sessions.values())
     _sessions.clear()
+    _last.clear()
     for forget in [*(session._forget for session in forgotten), *_in_child]:  # noqa: SLF001  ours by the protocol
         try:
             forget()
@@ -69,8 +77,8 @@ def _forked() -> None:
 
 
 def _at_exit() -> None:
-    for session in reversed(sessions()):
+    for call in [*(session._closing for session in reversed(sessions())), *_last]:  # noqa: SLF001  ours
         try:
-            session._closing()  # noqa: SLF001  ours by the protocol
+            call()
         except Exception as error:  # the app is ending and must end as it wanted to
             guard.swallowed(error)

@@ -95,9 +95,6 @@ class Local:
             if self._map is not None:
                 self._map[layout.DROPPED_OFFSET : layout.BEAT_FILE_BYTES] = layout.pack_dropped(totals)
 
-    def drain(self) -> None:
-        """Do nothing: what was written is safe without this process."""
-
     def close(self) -> None:
         """Unmap the beat file."""
         with self._lock:

@@ -1,6 +1,7 @@
 """What a session writes to and through: the two protocols, the totals of drops, and the cheap checks of arguments."""
 
 import threading
+import time
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
@@ -8,7 +9,11 @@ import msgspec
 
 from datacat.wire import records
 
+FIRST_PAUSE_S = 0.002
+LONGEST_PAUSE_S = 0.128
+"""flush() looks so often: at first when the daemon may have it already, then when it waits for a server."""
 _MAX_BRACKETS = records.MAX_DEPTH - 2
+_MAX_FLAT = 8
 
 
 class Slots(Protocol):
@@ -32,9 +37,6 @@ class Sink(Protocol):
     def offset(self) -> int:
         """Return how many bytes the stream has."""
 
-    def records(self) -> int:
-        """Return how many records were taken."""
-
     def close(self, reason: str = "ended") -> None:
         """Take nothing more; what still comes is dropped for this reason."""
 
@@ -43,7 +45,7 @@ class Sink(Protocol):
 
 
 class Carrier(Protocol):
-    """Who brings the lines to the server, as seen from the app. Only drain and details wait."""
+    """Who brings the lines to the server, as seen from the app. Only details waits."""
 
     slots: Slots
     """The last heartbeat: host.awake_ns() and Unix us."""
@@ -62,9 +64,6 @@ class Carrier(Protocol):
 
     def note_drops(self, totals: dict[str, int]) -> None:
         """Tell the totals of what could not be kept."""
-
-    def drain(self) -> None:
-        """Do at the end of the interpreter what must be done in it."""
 
     def close(self) -> None:
         """Let go of what the session held; the shipping goes on without it."""
@@ -103,6 +102,22 @@ class Drops:
         self.tell = None
 
 
+def wait_acked(carrier: Carrier, goal: int, timeout_s: float) -> bool:
+    """Wait until the server has goal bytes of the stream, waking who ships it; False when the time is over."""
+    pause = threading.Event()
+    deadline = time.monotonic() + timeout_s
+    pause_s = FIRST_PAUSE_S
+    while carrier.acked() < goal:
+        left_s = deadline - time.monotonic()
+        if left_s <= 0:
+            return False
+        if pause_s in (FIRST_PAUSE_S, LONGEST_PAUSE_S):
+            carrier.wake()
+        pause.wait(min(left_s, pause_s))
+        pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+    return True
+
+
 def texts(items: object) -> bool:
     """Return whether items is a list of texts."""
     if type(items) is not list:
@@ -114,12 +129,23 @@ def texts(items: object) -> bool:
 
 
 def fits(data: object, line: bytes) -> bool:
-    """Return whether a member that is encoded in line passes every border. Few brackets prove that it is shallow."""
-    return (
-        type(data) is dict
-        and (b"null" not in line or _finite(data))
-        and line.count(b"{") + line.count(b"[") <= _MAX_BRACKETS
-    )
+    """Return whether a member that is encoded in line passes every border: no NaN, no infinity, not too deep.
+
+    Encoders write NaN as null. A flat object is looked through value by value, which is the cheapest for the usual few;
+    else the line is searched, and few brackets prove that it is shallow.
+    """
+    if type(data) is not dict:
+        return False
+    if len(data) <= _MAX_FLAT:
+        for value in data.values():
+            kind = type(value)
+            if kind is str or kind is int or kind is bool or (kind is float and value - value == 0):
+                continue
+            break
+        else:
+            return True
+    # rfind takes half the time of `in` (3.11: 100 to 210 ns in 160 bytes).
+    return (line.rfind(b"null") < 0 or _finite(data)) and line.count(b"{") + line.count(b"[") <= _MAX_BRACKETS
 
 
 def bounds(buckets: Iterable[float]) -> list[float]:

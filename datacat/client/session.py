@@ -5,6 +5,7 @@ write it with one C call. Whatever does not go through (a full segment, an argum
 _put(), which repairs and counts.
 """
 
+import itertools
 import threading
 import time
 from collections.abc import Iterable
@@ -12,14 +13,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, cast
 
+import msgspec
+
 from datacat import host
 from datacat.client import guard, hooks, live, repair
-from datacat.client.ports import Carrier, Drops, Sink, bounds, fits, texts
+from datacat.client.ports import Carrier, Drops, Sink, bounds, fits, texts, wait_acked
 from datacat.client.timing import Timer
 from datacat.wire import records
 from datacat.wire.layout import Meta
-from datacat.wire.lines import encode
-from datacat.wire.records import Close, Closing, Event, Metric, Record, StatePatch
+from datacat.wire.records import Close, Event, Metric, Record, StatePatch
 
 LOOK_EVERY_US = 5_000_000
 """At most one look in so long whether anybody ships the session."""
@@ -30,6 +32,7 @@ _BEAT_STEP_NS = 100_000_000
 _MAX_BYTES = records.MAX_RECORD_BYTES
 _MAX_NAME = records.MAX_NAME_CHARS
 
+_encode = msgspec.json.Encoder().encode  # lines.encode without its call
 _now_ns = time.time_ns
 _awake_ns = host.awake_ns
 
@@ -48,6 +51,8 @@ class Session:
         self._carrier = carrier
         self._drops = drops
         self._slots = carrier.slots
+        self._written = itertools.count().__next__  # counts and is atomic: a sum would lose some among threads
+        self._written_asked = 0
         self._repaired: dict[str, int] = {}
         self._lock = threading.RLock()  # a signal handler may call any method while another one runs
         self._looking = threading.Lock()
@@ -76,9 +81,10 @@ class Session:
         if t > self._look_at_us:
             self._look(t)
         try:
-            line = encode(StatePatch(t, state))
+            line = _encode(StatePatch(t, state)) + b"\n"
             if len(line) <= _MAX_BYTES and fits(state, line):
                 self._sink.write(line)
+                self._written()
                 return
         except Exception:  # _put finds out what it was
             pass
@@ -105,7 +111,7 @@ class Session:
         try:
             if level is None:
                 level = "info" if category is None else records.event_level(None, category, has_exception=False)
-            line = encode(Event(t, name, level, category, group, labels, message, data, stacktrace))
+            line = _encode(Event(t, name, level, category, group, labels, message, data, stacktrace)) + b"\n"
             if (
                 type(name) is str
                 and 0 < len(name) <= _MAX_NAME
@@ -119,6 +125,7 @@ class Session:
                 and len(line) <= _MAX_BYTES
             ):
                 self._sink.write(line)
+                self._written()
                 return
         except Exception:  # _put finds out what it was
             pass
@@ -142,7 +149,7 @@ class Session:
         if delta is not None:
             value = delta
         try:
-            line = encode(Metric(t, name, cast(Any, value), metric_type, count, unit, tags, metadata))
+            line = _encode(Metric(t, name, value, metric_type, count, unit, tags, metadata)) + b"\n"  # type: ignore[arg-type]  # looked at below
             if (
                 (type(value) is float or type(value) is int)
                 and value - value == 0  # false for NaN and infinities
@@ -156,6 +163,7 @@ class Session:
                 and len(line) <= _MAX_BYTES
             ):
                 self._sink.write(line)
+                self._written()
                 return
         except Exception:  # _put finds out what it was
             pass
@@ -203,12 +211,7 @@ class Session:
         try:
             from datacat.client import exceptions
 
-            t = _now_ns() // 1000
-            error = exceptions.current(exc_info)
-            if error is None:
-                self._put(Event(t, exceptions.HANDLED_EVENT, "error", message="no exception", data=extra_data))
-                return
-            self._put(exceptions.event(t, error, name=exceptions.HANDLED_EVENT, level="error", data=extra_data))
+            self._put(exceptions.handled(_now_ns() // 1000, exc_info, extra_data))
         except Exception as error:
             guard.swallowed(error)
 
@@ -271,17 +274,7 @@ class Session:
         try:
             goal = self._sink.offset()
             self._carrier.look()
-            pause = threading.Event()
-            deadline = time.monotonic() + timeout_s
-            for attempt in range(1_000_000):
-                if self._carrier.acked() >= goal:
-                    return True
-                left_s = deadline - time.monotonic()
-                if left_s <= 0:
-                    return False
-                if attempt % 20 == 0:
-                    self._carrier.wake()
-                pause.wait(min(left_s, 0.002 * (attempt + 1), 0.05))
+            return wait_acked(self._carrier, goal, timeout_s)
         except Exception as error:
             guard.swallowed(error)
         return False
@@ -320,8 +313,11 @@ class Session:
 
     def stats(self) -> dict[str, Any]:
         """Return written (records), repaired and dropped (by reason), and faults (mistakes of ours, swallowed)."""
+        with self._lock:
+            written = self._written() - self._written_asked
+            self._written_asked += 1
         return {
-            "written": self._sink.records(),
+            "written": written,
             "repaired": dict(self._repaired),
             "dropped": self._drops.totals(),
             "faults": guard.faults,
@@ -347,7 +343,8 @@ class Session:
             if changed:
                 kind = records.kind_of(record)
                 self._repaired[kind] = self._repaired.get(kind, 0) + 1
-            self._sink.append(line)
+            if self._sink.append(line):
+                self._written()
         except Exception as error:
             self._drops.count("fault")
             guard.swallowed(error)
@@ -389,18 +386,9 @@ class Session:
         """Record that the interpreter ends, and which exception ended it; called at exit."""
         from datacat.client import exceptions
 
-        fatal = self.fatal
         self.stop_heartbeat_monitor()
-        self._put(
-            Closing(
-                _now_ns() // 1000,
-                exit_code=1 if fatal else None,
-                exception_type=exceptions.type_name(fatal) if fatal else None,
-                exception_msg=exceptions.message(fatal) if fatal else None,
-            )
-        )
+        self._put(exceptions.closing(_now_ns() // 1000, self.fatal))
         self._carrier.wake()
-        self._carrier.drain()
 
     def _forget(self) -> None:
         """Become inert in a forked child."""

@@ -26,6 +26,8 @@ KEPT_S = 24 * 3600.0
 """Acknowledged segments of a session that is done stay so long, in case the server is restored from a backup."""
 FOREIGN_S = 24 * 3600.0
 """A session of another pid namespace, whose process cannot be looked up, is an orphan after so much silence."""
+STARTING_S = 10.0
+"""An interpreter on a machine that is busy starts within that."""
 _ANY_BLOCKS = 1 << 62  # Windows does not tell
 _GONE_WITH_THE_END = (layout.WAKE_FILE, layout.BEAT_FILE, layout.STACKS_FILE, layout.FAULT_FILE, layout.LOCK_FILE)
 
@@ -64,7 +66,14 @@ def is_orphan(found: Found, boot_id: str, pid_namespace: int, now_s: float) -> b
         return True
     if meta.pid_namespace and pid_namespace and meta.pid_namespace != pid_namespace:
         return now_s - _newest_change_s(found.folder) > FOREIGN_S
-    return not alive(Target(meta.pid, meta.process_start))
+    owner = Target(meta.pid, meta.process_start)
+    own_daemon = owner_lock(found.folder.parent, owner)
+    if host.held(own_daemon):
+        return False
+    # An app that died at once: its own daemon is still starting, and it alone has the pidfd that knows how the app ended.
+    if not own_daemon.exists() and now_s - meta.created_us / 1e6 < STARTING_S:
+        return False
+    return not alive(owner)
 
 
 def retire(folder: Path, meta: Meta) -> None:

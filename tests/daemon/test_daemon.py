@@ -7,6 +7,9 @@ import pytest
 from daemon_helpers import Journal, now_us
 from helpers import eventually
 
+from datacat import host
+from datacat.daemon.spool import Found, is_orphan, owner_lock
+from datacat.host.process import Target
 from datacat.wire.records import Close, Closing, Event, Metric, StatePatch
 
 FAST = ("--batch-interval-seconds", "0.1", "--linger-seconds", "0.3")
@@ -196,12 +199,13 @@ def test_a_session_born_offline_stays_on_disk_and_the_next_daemon_ships_it(spool
 
 
 def test_an_orphan_that_nobody_saw_end_is_judged_by_what_it_left(spool, processes, server):
-    closing = Journal(spool, pid=2**22 + 1, start=1, server_url=server.url)
+    long_ago = now_us() - 60_000_000
+    closing = Journal(spool, pid=2**22 + 1, start=1, server_url=server.url, created_us=long_ago)
     closing.append(Closing(t=now_us()))
-    rebooted = Journal(spool, pid=1, start=1, server_url=server.url, boot_id="another boot")
-    silent = Journal(spool, pid=2**22 + 2, start=1, server_url=server.url)
+    rebooted = Journal(spool, pid=1, start=1, server_url=server.url, created_us=long_ago, boot_id="another boot")
+    silent = Journal(spool, pid=2**22 + 2, start=1, server_url=server.url, created_us=long_ago)
     silent.append(Event(t=1_700_000_000_000_000, name="last words"))
-    fatal = Journal(spool, pid=2**22 + 3, start=1, server_url=server.url)
+    fatal = Journal(spool, pid=2**22 + 3, start=1, server_url=server.url, created_us=long_ago)
     (fatal.folder / "fault").write_text(
         "Fatal Python error: Segmentation fault\n\nCurrent thread 0x01 (most recent call first):\n"
         '  File "cart.py", line 7 in pay\n  File "cart.py", line 9 in <module>\n'
@@ -215,6 +219,21 @@ def test_an_orphan_that_nobody_saw_end_is_judged_by_what_it_left(spool, processe
     assert (found["reason"], found["exit_signal"]) == ("signal", signal.SIGSEGV)
     (crash,) = [e for e in server.records(fatal.id, "event") if e["name"] == "parent_process_crashed"]
     assert crash["stacktrace"] == ["cart.py:9 in <module>", "cart.py:7 in pay"]
+
+
+def test_a_session_whose_own_daemon_is_still_starting_is_left_to_it(spool):
+    young = Journal(spool, pid=2**22 + 1, start=1)
+    found = Found(young.folder, young.meta)
+    now_s = now_us() / 1e6
+
+    def orphan(at_s):
+        return is_orphan(found, host.boot_id(), host.pid_namespace(), at_s)
+
+    assert not orphan(now_s)
+    assert orphan(now_s + 60)
+    with host.lock(owner_lock(spool, Target(2**22 + 1, 1))):
+        assert not orphan(now_s + 60)
+    assert orphan(now_s)  # its daemon was there and is gone
 
 
 def test_told_to_stop_together_with_its_app_it_waits_for_the_apps_end(watched, server):

@@ -124,10 +124,18 @@ def _unzstd(body: bytes, limit: int) -> bytes:
     unpacker = zstandard.ZstdDecompressor()
     try:
         size = zstandard.frame_content_size(body)
-        # A frame need not tell its size, then a part of it is unpacked to see. The reader alone would not notice that
-        # the end of the frame is missing.
-        if size > limit or (size < 0 and len(unpacker.stream_reader(body).read(limit + 1)) > limit):
+        if size > limit:
             raise too_large(limit)
-        return unpacker.decompress(body, max_output_size=limit, allow_extra_data=False)
+        if size >= 0:
+            return unpacker.decompress(body, max_output_size=limit, allow_extra_data=False)
+        # A frame need not tell its size; a part of it is unpacked to see. The reader would not notice that the end of
+        # the frame is missing, so it is unpacked once more when it is known to be small.
+        if len(unpacker.stream_reader(body).read(limit + 1)) > limit:
+            raise too_large(limit)
+        streamed = unpacker.decompressobj()
+        plain = streamed.decompress(body)
     except zstandard.ZstdError as error:
-        raise Refusal(400, f"the body is not exactly one whole zstd frame: {error}") from error
+        raise Refusal(400, f"the body is no zstd frame: {error}") from error
+    if not streamed.eof or streamed.unused_data:
+        raise Refusal(400, "the body is not exactly one whole zstd frame")
+    return plain

@@ -201,21 +201,21 @@ def query_of(environ: Mapping[str, Any], known: tuple[str, ...]) -> dict[str, li
 
 def application(router: Router) -> Any:
     """Return the CherryPy application (a WSGI callable) that serves the routes."""
-    app = cherrypy.Application(
-        None,
-        "",
-        {
-            "/": {
-                "request.dispatch": router,
-                "request.process_request_body": False,  # the handler reads it, within limits
-                "request.show_tracebacks": False,
-                "error_page.default": _error_page,
-            }
-        },
-    )
+    app = cherrypy.Application(None, "", {"/": {"request.dispatch": router}})
+    app.request_class = _CherryRequest
     app.log.screen = False
     app.log.access = _silent  # one line a request would cost more than the request
     return app
+
+
+class _CherryRequest(cherrypy._cprequest.Request):  # noqa: SLF001  the class has no public name
+    """CherryPy's request; what it finds wrong itself, also before there is a route, is told as a problem document."""
+
+    show_tracebacks = False
+    process_request_body = False  # the handler reads it, within limits
+
+    def process_query_string(self) -> None:
+        """Leave the query to the route, which knows its parameters."""
 
 
 def _silent() -> None:
@@ -228,3 +228,6 @@ def _error_page(status: str, message: str, **_: object) -> bytes:
     cherrypy.serving.response.headers.update(told.headers)
     body = told.body
     return body if isinstance(body, bytes) else b""
+
+
+_CherryRequest.error_page = {"default": _error_page}

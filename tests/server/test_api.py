@@ -112,7 +112,17 @@ WRITES = ["", "/{id}/state", "/{id}/events", "/{id}/metrics", "/{id}/end", "/{id
 @pytest.mark.parametrize("path", WRITES)
 @pytest.mark.parametrize(
     "body",
-    [b"{", b'{"a": NaN}', b'{"a": Infinity}', b'{"a": 1e999}', b"\xff", b'"\\ud800"', b"\xef\xbb\xbf{}", b"{}{}", b"[" * 5000],
+    [
+        b"{",
+        b'{"a": NaN}',
+        b'{"a": Infinity}',
+        b'{"a": 1e999}',
+        b"\xff",
+        b'"\\ud800"',
+        b"\xef\xbb\xbf{}",
+        b"{}{}",
+        b"[" * 5000,
+    ],
 )
 def test_a_body_that_is_no_json_is_a_syntax_error(server, path, body):
     session_id = server.session()
@@ -124,7 +134,9 @@ def test_a_body_that_is_no_json_is_a_syntax_error(server, path, body):
 def test_another_media_type_is_refused(server, path):
     session_id = server.session()
     path = "/api/sessions" + path.format(id=session_id)
-    problem(server.request("POST", path, body=b"a=1", headers={"Content-Type": "application/x-www-form-urlencoded"}), 415)
+    problem(
+        server.request("POST", path, body=b"a=1", headers={"Content-Type": "application/x-www-form-urlencoded"}), 415
+    )
     problem(server.request("POST", path, body=b"{}", headers={**JSON, "Content-Encoding": "br"}), 415)
 
 
@@ -182,12 +194,18 @@ def test_a_patch_may_come_wrapped_with_its_time(server):
 def test_a_merge_patch_is_never_unwrapped(server):
     session_id = server.session()
     url = f"/api/sessions/{session_id}/state"
-    server.request("POST", url, body=b'{"state": {"a": 1}}', headers={"Content-Type": "application/merge-patch+json; charset=utf-8"})
+    server.request(
+        "POST",
+        url,
+        body=b'{"state": {"a": 1}}',
+        headers={"Content-Type": "application/merge-patch+json; charset=utf-8"},
+    )
     assert server.get(url).json["state"] == {"a": 1}
 
 
 @pytest.mark.parametrize(
-    ("body", "pointer"), [({"state": 5}, "/state"), ({"state": None}, "/state"), ({"state": {}, "timestamp": "x"}, "/timestamp")]
+    ("body", "pointer"),
+    [({"state": 5}, "/state"), ({"state": None}, "/state"), ({"state": {}, "timestamp": "x"}, "/timestamp")],
 )
 def test_a_bad_wrapped_state_is_named(server, body, pointer):
     assert pointers(server.post(f"/api/sessions/{server.session()}/state", json=body)) == [pointer]
@@ -306,7 +324,15 @@ def test_metrics_are_kept_with_their_type(server):
         {"name": "fps", "value": 60},
         {"name": "saved", "type": "counter", "value": 2},
         {"name": "loaded", "delta": 3, "unit": "files"},
-        {"name": "t", "type": "timer", "value": 0.25, "unit": "seconds", "count": 4, "tags": ["a:b"], "metadata": {"x": 1}},
+        {
+            "name": "t",
+            "type": "timer",
+            "value": 0.25,
+            "unit": "seconds",
+            "count": 4,
+            "tags": ["a:b"],
+            "metadata": {"x": 1},
+        },
     ]
     assert server.post(f"/api/sessions/{session_id}/metrics", json=metrics).json == {"status": "ok"}
     fps, saved, loaded, timer = server.get_session(session_id)["metrics"]
@@ -327,8 +353,16 @@ def test_one_sample_of_a_histogram_is_told_as_a_distribution(server):
 
 def test_a_merged_histogram_is_kept_as_it_came(server):
     session_id = server.session()
-    metadata = {"sum": 9, "count": 2, "min": 2, "max": 7, "buckets": [{"le": 5, "count": 1}, {"le": "+Inf", "count": 2}]}
-    server.post(f"/api/sessions/{session_id}/metrics", json={"name": "h", "type": "histogram", "value": 9, "metadata": metadata})
+    metadata = {
+        "sum": 9,
+        "count": 2,
+        "min": 2,
+        "max": 7,
+        "buckets": [{"le": 5, "count": 1}, {"le": "+Inf", "count": 2}],
+    }
+    server.post(
+        f"/api/sessions/{session_id}/metrics", json={"name": "h", "type": "histogram", "value": 9, "metadata": metadata}
+    )
     assert server.get_session(session_id)["metrics"][0]["metadata"] == metadata
 
 
@@ -358,7 +392,10 @@ def test_what_is_too_long_is_cut_with_a_mark(server):
     for _ in range(60):
         deep = {"d": deep}
     server.post(f"/api/sessions/{session_id}/events", json={"name": "n" * 500, "data": deep})
-    server.post(f"/api/sessions/{session_id}/events", json={"name": "large", "message": "x" * 200_000, "data": {"y": "z" * 90_000}})
+    server.post(
+        f"/api/sessions/{session_id}/events",
+        json={"name": "large", "message": "x" * 200_000, "data": {"y": "z" * 90_000}},
+    )
     server.post(
         f"/api/sessions/{session_id}/events",
         json={"name": "many", "data": {f"k{number}": number for number in range(20_000)}, "labels": ["l"] * 30_000},
@@ -435,10 +472,18 @@ def test_the_first_crash_counts(server):
     server.post(url, json={"reason": "again"})
     server.post(f"/api/sessions/{session_id}/end")
     session = server.get_session(session_id)
-    assert (session["status"], session["end_reason"], session["end_detail"]) == ("crashed", "unknown", "the GPU is gone")
+    assert (session["status"], session["end_reason"], session["end_detail"]) == (
+        "crashed",
+        "unknown",
+        "the GPU is gone",
+    )
     assert session["crashed"] is True
     (event,) = session["events"]
-    assert (event["name"], event["level"], event["message"]) == ("parent_process_crashed", "critical", "the GPU is gone")
+    assert (event["name"], event["level"], event["message"]) == (
+        "parent_process_crashed",
+        "critical",
+        "the GPU is gone",
+    )
 
 
 def test_a_known_reason_of_a_crash_is_the_end_reason(server):
@@ -463,7 +508,15 @@ def test_what_comes_after_the_end_is_kept(server):
 
 
 def test_daemons_register_and_keep_their_lease(server):
-    told = {"id": "d1", "hostname": "cat", "machine_id": "m", "boot_id": "b", "pid": 7, "version": "1", "platform": "linux"}
+    told = {
+        "id": "d1",
+        "hostname": "cat",
+        "machine_id": "m",
+        "boot_id": "b",
+        "pid": 7,
+        "version": "1",
+        "platform": "linux",
+    }
     answer = server.post("/api/daemons", json={**told, "sessions": [NOBODY]})
     assert answer.json == {"id": "d1", "lease_s": 60.0, "boot": "b00t"}
     server.now_us += 30_000_000

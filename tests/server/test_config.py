@@ -20,7 +20,9 @@ def test_without_anything_every_setting_has_its_default():
 def test_a_flag_wins_over_the_environment_over_the_file_over_the_default(tmp_path):
     file = tmp_path / "server.toml"
     file.write_text("port = 1\nthreads = 2\nlog_level = 'debug'\n")
-    config = load({"port": "3", "host": None}, {"DATACAT_CONFIG": str(file), "DATACAT_PORT": "2", "DATACAT_THREADS": "4"})
+    config = load(
+        {"port": "3", "host": None}, {"DATACAT_CONFIG": str(file), "DATACAT_PORT": "2", "DATACAT_THREADS": "4"}
+    )
     assert (config.port, config.threads, config.log_level, config.host) == (3, 4, "debug", "127.0.0.1")
 
 
@@ -57,7 +59,16 @@ def test_a_malformed_value_is_named_with_the_allowed_form(name, value):
 
 
 @pytest.mark.parametrize(
-    "line", ["port = true", "port = 1.0", "port = []", "log_level = 3", "allowed_hosts = [1]", "insecure = 1", "lease_s = true"]
+    "line",
+    [
+        "port = true",
+        "port = 1.0",
+        "port = []",
+        "log_level = 3",
+        "allowed_hosts = [1]",
+        "insecure = 1",
+        "lease_s = true",
+    ],
 )
 def test_a_wrong_type_in_the_file_stops_the_start(tmp_path, line):
     file = tmp_path / "server.toml"

@@ -118,7 +118,7 @@ class Ingest:
         with self._own.lock(after.id):
             now = self._store.head(after.id)
             if now.status == "hung" and now.last_heartbeat > before.last_heartbeat:
-                told = judge.back(now, self._own.clock_us())
+                told = judge.back(before, self._own.clock_us())
             elif judge.is_supposed(before) and now.status == "active" and now.status_since == after.status_since:
                 if now.streams.get(self._own.boot) != after.streams.get(self._own.boot):
                     return  # another batch has told it meanwhile

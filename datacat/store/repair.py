@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from datacat.errors import Corrupt, StoreError
 from datacat.store import durable
-from datacat.store.sealed import HEADER, Record, Region, examine, record
+from datacat.store.sealed import HEADER, Record, Region, examine, is_foreign, record
 from datacat.store.segment import DATA_FILE, Segment
 
 SEGMENTS_DIR = "segments"
@@ -86,9 +86,11 @@ def open_segments(root: Path, visit: Visit) -> tuple[list[Segment], list[Finding
                 raise Corrupt("two segments have the same number", path=str(folder), offset=0, hint="remove the copy")
             sound = _sound(root, folder, salt, findings, partial(visit, number))
             segments.append(Segment(folder, number, salt, sound))
-    except OSError as error:
+    except (OSError, StoreError) as error:
         for segment in segments:
             segment.retire()
+        if isinstance(error, StoreError):
+            raise
         raise StoreError(f"cannot repair {root}: {error}", hint="check the disk and its permissions") from error
     return segments, findings
 
@@ -117,6 +119,13 @@ def _sound(
     path = folder / DATA_FILE
     data = path.read_bytes()
     sound, bad = examine(data, salt)
+    if not sound and is_foreign(data):
+        raise Corrupt(
+            "the segment was written under another name",
+            path=str(path),
+            offset=len(HEADER),
+            hint="give its folder the old name back, or move it out of the store",
+        )
     view = memoryview(data)
     for one in sound:
         visit(one.key, view[one.payload : one.end - 4])

@@ -97,6 +97,18 @@ def examine(data: bytes, salt: int) -> tuple[list[Record], list[Region]]:
     return sound, bad
 
 
+def is_foreign(data: bytes) -> bool:
+    """Return whether the first record of a file is whole by semidbm's checksum, and so was sealed for another file."""
+    start = len(HEADER) + _LENGTHS.size
+    if len(data) < start:
+        return False
+    key_size, value_size = _LENGTHS.unpack_from(data, len(HEADER))
+    end = start + key_size + value_size
+    if key_size <= 0 or value_size <= 0 or end + _CRC.size > len(data):
+        return False
+    return bool(zlib.crc32(data[start:end]) == _CRC.unpack_from(data, end)[0])
+
+
 def _checksum(salt: int, seq: int, key: bytes, payload: bytes) -> int:
     return zlib.crc32(payload, zlib.crc32(_SEALED.pack(len(key), len(payload), seq) + key, salt))
 

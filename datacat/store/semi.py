@@ -217,10 +217,11 @@ class SemiStore:
             number, keys = found
             ticket = 0
             for key in keys:
-                if self._clock() >= deadline:
+                ticket = self._move(number, key) or ticket
+                # Looked at after a move, so that the smallest budget makes progress.
+                if self._clock() >= deadline and key != keys[-1]:
                     self._segments.commit(ticket)
                     return True
-                ticket = self._move(number, key) or ticket
             self._segments.commit(ticket)
             if not self._segments.remove_if_empty(number):
                 # Something was written to it a moment ago and is not shown yet.

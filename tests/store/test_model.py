@@ -68,7 +68,7 @@ def batch_for(store, operation):
     return Batch(stream, lines(*some), start, start + 20)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(operations)
 def test_both_stores_tell_the_same(plan):
     with tempfile.TemporaryDirectory() as folder:

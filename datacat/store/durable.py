@@ -70,6 +70,16 @@ def write_all(fd: int, data: bytes) -> None:
         view = view[os.write(fd, view) :]
 
 
+def make_dir(path: Path) -> None:
+    """Make a folder and those above it that are missing, each of them durable; nothing when it is there."""
+    if path.is_dir():
+        return
+    if not path.parent.is_dir():
+        make_dir(path.parent)
+    path.mkdir(mode=0o700, exist_ok=True)
+    sync_dir(path.parent)
+
+
 def create(path: Path, data: bytes) -> None:
     """Make a file so that after any crash it is there whole, or not at all (or as it was before)."""
     new = path.with_name(path.name + NEW_SUFFIX)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from datacat.wire import records as wire
-from datacat.wire.routes import OPEN_STATUSES
+from datacat.wire.routes import OPEN_STATUSES, STATUS_CODES
 from datacat.wire.state import effective, merge, same
 from datacat.wire.times import rfc3339
 
@@ -286,7 +286,12 @@ def _close(head: Head, record: wire.Close, transitions: list[Transition]) -> boo
 
 
 def _verdict(head: Head, verdict: wire.Verdict, transitions: list[Transition]) -> bool:
-    """Apply a verdict; return whether it changed anything."""
+    """Apply a verdict; return whether it changed anything.
+
+    One with a status word of a later version changes nothing here, and is kept for those who know it.
+    """
+    if verdict.status not in STATUS_CODES:
+        return True
     if head.ended_at:
         if head.by == "app":
             return _fill(head, verdict.exit_code, verdict.exit_signal, verdict.detail)

@@ -50,8 +50,7 @@ def make_segment(root: Path, number: int, salt: int) -> Segment:
     """Create an empty segment, durable before it is used. Raises: StoreError."""
     folder = segment_folder(root, number, salt)
     try:
-        folder.mkdir(mode=0o700)
-        durable.sync_dir(folder.parent)
+        durable.make_dir(folder)
         durable.create(folder / DATA_FILE, HEADER)
     except OSError as error:
         with contextlib.suppress(OSError):  # what stays is removed at the next start
@@ -76,7 +75,7 @@ def open_segments(root: Path, visit: Visit) -> tuple[list[Segment], list[Finding
     segments: list[Segment] = []
     findings: list[Finding] = []
     try:
-        (root / SEGMENTS_DIR).mkdir(mode=0o700, parents=True, exist_ok=True)
+        durable.make_dir(root / SEGMENTS_DIR)
         for folder in sorted((root / SEGMENTS_DIR).iterdir()):
             name = _NAME.fullmatch(folder.name)
             if name is None or _is_stray(folder):
@@ -145,6 +144,6 @@ def _sound(
 
 def _quarantine(root: Path, folder: Path, region: Region, data: bytes) -> Path:
     place = root / QUARANTINE_DIR / f"{folder.name}-{region.offset}"
-    place.parent.mkdir(mode=0o700, exist_ok=True)
+    durable.make_dir(place.parent)
     durable.create(place, data[region.offset : region.end])
     return place

@@ -13,7 +13,7 @@ from typing import Any
 
 from datacat.errors import Deleted, Mismatch, StoreError
 from datacat.host import Lock, lock
-from datacat.store import Batch, Page, Query, RecordQuery, Row, entry
+from datacat.store import Batch, Page, Query, RecordQuery, Row, durable, entry
 from datacat.store.apply import Applied, apply
 from datacat.store.cache import States
 from datacat.store.chunks import Chunk, describe
@@ -344,7 +344,7 @@ class SemiStore:
 def _take(root: Path) -> Lock:
     """Return the lock of the folder, which is made when there is none. Raises: Busy, StoreError."""
     try:
-        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        durable.make_dir(root)
     except OSError as error:
         raise StoreError(f"cannot create {root}: {error}", hint="check the path and its permissions") from error
     return lock(root / "lock")

@@ -161,6 +161,11 @@ def test_a_verdict_that_says_what_is_known_leaves_no_trace():
     assert then(begin(), Verdict(t=900, status="active")).untraced == {0}
 
 
+def test_a_verdict_with_a_word_of_a_later_version_is_kept_and_changes_nothing():
+    folded = then(begin(), Verdict(t=800, status="hibernating"))
+    assert (folded.head.status, folded.head.ended_at, folded.untraced) == ("active", 0, set())
+
+
 def test_hangs_are_counted_once_each_and_their_seconds_summed():
     folded = begin(
         Verdict(t=200, status="hung"),

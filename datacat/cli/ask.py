@@ -28,7 +28,7 @@ def server_option(command: _Command) -> _Command:
 
 def server_url(ctx: click.Context, server: str | None) -> str:
     """Return the server's address without a slash at its end. Raises: click.BadParameter when it is none."""
-    url = (server or (ctx.obj or {}).get("server") or routes.SERVER_URL).rstrip("/")
+    url: str = server or (ctx.obj or {}).get("server") or routes.SERVER_URL
     if "://" not in url:
         url = f"http://{url}"
     try:
@@ -38,7 +38,7 @@ def server_url(ctx: click.Context, server: str | None) -> str:
         valid = False
     if not valid:
         raise click.BadParameter(f"{url!r} is no address of a server; use http://HOST:PORT", param_hint="--server")
-    return url
+    return url.rstrip("/")
 
 
 def server_of(ctx: click.Context, server: str | None, api_key: str | None) -> "Server":

@@ -15,11 +15,15 @@ _FROM_TERMINAL = ("SIGINT", "SIGQUIT", "SIGHUP")
 
 
 class Usage(NamedTuple):
-    """What a child used in all; its own ended children are counted in."""
+    """What a child used in all; its own ended children are counted in.
+
+    max_rss_bytes is None for a child that never took more memory than we did: until its exec a child has ours, and the
+    system counts that as its own.
+    """
 
     user_s: float
     system_s: float
-    max_rss_bytes: int
+    max_rss_bytes: int | None
 
 
 class Ended(NamedTuple):
@@ -49,11 +53,14 @@ def wait(process: subprocess.Popen[bytes]) -> Ended:
     """Wait until the child has ended, and reap it. Signals are handled meanwhile."""
     if sys.platform == "win32":
         return Ended(process.wait(), None, None)
+    import resource
+
     _, status, used = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     # Linux counts kilobytes, macOS bytes (getrusage(2) of each).
     unit = 1 if sys.platform == "darwin" else 1024
-    usage = Usage(used.ru_utime, used.ru_stime, used.ru_maxrss * unit)
+    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    usage = Usage(used.ru_utime, used.ru_stime, used.ru_maxrss * unit if used.ru_maxrss > own else None)
     code = process.returncode
     return Ended(code if code >= 0 else None, -code if code < 0 else None, usage)
 

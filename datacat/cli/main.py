@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import click
+from click.shell_completion import shell_complete
 
 from datacat import __version__
 from datacat.cli import exits
@@ -21,6 +22,10 @@ COMMANDS = {
     "demo": ("datacat.cli.demo.command", "Watch six programs end in six ways."),
 }
 """Subcommand: the module whose `command` it is, and the line that the help shows without loading it."""
+
+
+COMPLETE = "_DATACAT_COMPLETE"
+"""A shell asks for completions through it: eval "$(_DATACAT_COMPLETE=bash_source datacat)"."""
 
 
 class _Lazy(click.Group):
@@ -61,9 +66,15 @@ def group(ctx: click.Context, server: str, api_key: str | None, debug: bool) -> 
 def main(argv: Sequence[str] | None = None) -> NoReturn:
     """Run the command and leave the process with one of the codes of cli.exits."""
     code: Any = exits.OK
+    if instruction := os.environ.get(COMPLETE):
+        sys.exit(shell_complete(group, {}, "datacat", COMPLETE, instruction))
     try:
-        code = group.main(args=argv, prog_name="datacat", standalone_mode=False)
+        # group.main() would take a closed pipe and Ctrl-C for itself and answer with other codes than a shell expects.
+        with group.make_context("datacat", list(sys.argv[1:] if argv is None else argv)) as ctx:
+            code = group.invoke(ctx)
         sys.stdout.flush()
+    except click.exceptions.Exit as done:
+        code = done.exit_code
     except click.ClickException as error:
         error.show()
         code = error.exit_code

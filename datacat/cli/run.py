@@ -1,9 +1,13 @@
 """datacat run: run a program in any language and record it."""
 
+import contextlib
 import errno
+import math
 import os
 import subprocess
 import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +25,8 @@ TAIL_BYTES = 48 * 1024
 """What the lines of both streams may take of a record of 64 KiB; the rest is for quoting and the other members."""
 DRAIN_QUIET_S = 1.0
 """After the child's end its pipes are read until they have been quiet for so long: a grandchild may keep them open."""
+RECORD_AFTER_S = 2.0
+"""The end is recorded so long after it at the latest, whatever still flows: the daemon stays for 5 s."""
 _POLL_S = 0.02
 ASKED_TO_STOP = ("SIGTERM", "SIGINT", "SIGHUP")
 """An end by one of these is no bad end."""
@@ -72,8 +78,10 @@ def command(
         )
         if verbose:
             click.echo(f"datacat: session {session.id}", err=True)
-        ended = _pass_through(process, session)
-    close_child_session(session, ended.code, ended.signal)
+        with _passing_through(process) as tees:
+            ended = child.wait(process)
+            _await_end(tees, RECORD_AFTER_S)
+            _record_end(session, ended, tees)
     if verbose:
         how = text.signal_name(ended.signal) or f"exit code {ended.code}"
         click.echo(f"datacat: {how}; datacat --server {url} show {session.id}", err=True)
@@ -83,26 +91,41 @@ def command(
 command.allow_interspersed_args = False  # what stands behind the program's name is the program's
 
 
-def _pass_through(process: subprocess.Popen[bytes], session: Session) -> Ended:
-    """Copy both streams until the child has ended; record what it used, and the end of its output at a bad end."""
-    tees = {name: Tee(os.dup(pipe.fileno()), fd) for name, pipe, fd in _streams(process)}
+@contextlib.contextmanager
+def _passing_through(process: subprocess.Popen[bytes]) -> Iterator[dict[str, Tee]]:
+    """Copy both streams meanwhile, and afterwards until they end or are quiet."""
+    pipes = {"stdout": (process.stdout, 1), "stderr": (process.stderr, 2)}
+    tees = {}
+    for name, (pipe, target) in pipes.items():
+        if pipe is not None:
+            tees[name] = Tee(os.dup(pipe.fileno()), target)
+            pipe.close()
     pumps = [Pump(f"run-{name}", tee.copy, lambda: None) for name, tee in tees.items()]
-    for _, pipe, _ in _streams(process):
-        pipe.close()
     for pump in pumps:
         pump.start()
-    ended = child.wait(process)
+    yield tees
+    _await_end(tees, math.inf)
+
+
+def _await_end(tees: dict[str, Tee], timeout_s: float) -> None:
+    """Wait until every stream has ended or is quiet, at most timeout_s seconds."""
     pause = threading.Event()
-    while any(pump.alive and tee.quiet_s() < DRAIN_QUIET_S for pump, tee in zip(pumps, tees.values(), strict=True)):
+    deadline = time.monotonic() + timeout_s
+    while any(tee.quiet_s() < DRAIN_QUIET_S for tee in tees.values()) and time.monotonic() < deadline:
         pause.wait(_POLL_S)
+
+
+def _record_end(session: Session, ended: Ended, tees: dict[str, Tee]) -> None:
+    """Record what the child used, the end of its output at a bad end, and how it ended."""
     if ended.usage:
-        session.log_gauge("process_cpu_user_seconds_total", ended.usage.user_s, "seconds", ["final"])
-        session.log_gauge("process_cpu_system_seconds_total", ended.usage.system_s, "seconds", ["final"])
-        session.log_gauge("process_memory_max_bytes", ended.usage.max_rss_bytes, "bytes", ["final"])
+        session.log_metric("process.cpu.time", ended.usage.user_s, ["user"], "counter", unit="s")
+        session.log_metric("process.cpu.time", ended.usage.system_s, ["system"], "counter", unit="s")
+        if ended.usage.max_rss_bytes is not None:
+            session.log_gauge("process.memory.max", ended.usage.max_rss_bytes, "By")
     if not ended.well and text.signal_name(ended.signal) not in ASKED_TO_STOP:
         lines = bounded({name: tee.tail.lines() for name, tee in tees.items()}, TAIL_BYTES)
         session.log_event(TAIL_EVENT, level="error", message=last_words(lines), data=lines)
-    return ended
+    close_child_session(session, ended.code, ended.signal)
 
 
 def bounded(streams: dict[str, list[str]], size_bytes: int) -> dict[str, Any]:
@@ -141,10 +164,6 @@ def last_words(streams: dict[str, Any]) -> str | None:
 def _cost(line: str) -> int:
     """Return the most that a line takes in JSON: control characters take six bytes each."""
     return 3 + sum(6 if char < " " else 2 if char in '"\\' else len(char.encode("utf-8", "replace")) for char in line)
-
-
-def _streams(process: subprocess.Popen[bytes]) -> list[tuple[str, Any, int]]:
-    return [("stdout", process.stdout, 1), ("stderr", process.stderr, 2)]
 
 
 def _directory() -> str | None:

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import click
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -12,11 +13,15 @@ from rich.text import Text
 
 
 class Column(NamedTuple):
-    """A column: its title, whether it holds numbers (set to the right), and whether it may be cut or wrapped."""
+    """A column: its title, whether it holds numbers (set to the right), and whether it may be wrapped.
+
+    rank: in a terminal that is too narrow the columns with the highest rank go first; those with 0 stay.
+    """
 
     title: str
     right: bool = False
     wraps: bool = False
+    rank: int = 0
 
 
 class Cell(NamedTuple):
@@ -27,6 +32,8 @@ class Cell(NamedTuple):
 
 
 Row = Sequence[Cell | str]
+_GAP = 2
+"""Between the columns of box.SIMPLE_HEAD there are two spaces, half of them at each side."""
 
 
 def console(*, err: bool = False) -> Console:
@@ -34,8 +41,12 @@ def console(*, err: bool = False) -> Console:
     return Console(stderr=err, highlight=False)
 
 
-def table(columns: Sequence[Column], rows: Sequence[Row], *, title: str = "", caption: str = "") -> Table:
-    """Return a table for a terminal."""
+def table(
+    columns: Sequence[Column], rows: Sequence[Row], *, width: int = 0, title: str = "", caption: str = ""
+) -> Table:
+    """Return a table for a terminal of that width; 0: as wide as it is."""
+    if width:
+        columns, rows = fitting(columns, rows, width)
     drawn = Table(
         box=box.SIMPLE_HEAD,
         title=title or None,
@@ -56,6 +67,23 @@ def table(columns: Sequence[Column], rows: Sequence[Row], *, title: str = "", ca
     return drawn
 
 
+def fitting(columns: Sequence[Column], rows: Sequence[Row], width: int) -> tuple[list[Column], list[Row]]:
+    """Return columns and rows without the columns of the highest rank that do not fit into width. Pure."""
+    needs = [
+        max(cell_len(text) for text in (column.title, *(_text(row[at]) for row in rows)))
+        for at, column in enumerate(columns)
+    ]
+    kept = list(range(len(columns)))
+    while (
+        sum(needs[at] + _GAP for at in kept) > width
+        and (last := max(kept, key=lambda at: columns[at].rank)) is not None
+    ):
+        if not columns[last].rank:
+            break
+        kept.remove(last)
+    return [columns[at] for at in kept], [[row[at] for at in kept] for row in rows]
+
+
 def plain_table(columns: Sequence[Column], rows: Sequence[Row]) -> list[str]:
     """Return the lines of a table for a pipe: a header, columns set two spaces apart, nothing cut."""
     texts = [[column.title for column in columns], *([_text(cell) for cell in row] for row in rows)]
@@ -73,7 +101,7 @@ def print_table(columns: Sequence[Column], rows: Sequence[Row], *, title: str = 
     """Print a table as standard output needs it."""
     out = console()
     if out.is_terminal:
-        out.print(table(columns, rows, title=title))
+        out.print(table(columns, rows, width=out.width, title=title))
     else:
         for line in plain_table(columns, rows):
             click.echo(line)

@@ -18,15 +18,15 @@ WATCH_INTERVAL_S = 2.0
 COLUMNS = (
     Column("ID"),
     Column("PRODUCT"),
-    Column("VERSION"),
+    Column("VERSION", rank=2),
     Column("STATUS"),
-    Column("REASON"),
-    Column("EXIT"),
+    Column("REASON", rank=1),
+    Column("EXIT", rank=3),
     Column("STARTED"),
-    Column("RAN", right=True),
-    Column("EVENTS", right=True),
-    Column("ERRORS", right=True),
-    Column("HOST"),
+    Column("RAN", right=True, rank=4),
+    Column("EVENTS", right=True, rank=5),
+    Column("ERRORS", right=True, rank=6),
+    Column("HOST", rank=7),
 )
 
 _FILTERS = (
@@ -145,6 +145,7 @@ def _watch(heads: Callable[[], list[dict[str, Any]]], *, as_json: bool) -> None:
                 table = screen.table(
                     COLUMNS,
                     rows(shown, time.time_ns() // 1000, whole_ids=False),
+                    width=out.width,
                     caption=f"{len(shown)} sessions at {time.strftime('%H:%M:%S')}, Ctrl-C ends",
                 )
                 live.update(table, refresh=True)

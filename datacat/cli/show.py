@@ -143,16 +143,20 @@ def metric_lines(metrics: list[dict[str, Any]]) -> list[str]:
 
 
 def _sum_up(kind: str, points: list[dict[str, Any]]) -> str:
-    unit = f" {points[-1]['unit']}" if points[-1].get("unit") else ""
+    unit = points[-1].get("unit")
     merged = [point.get("metadata") or {} for point in points]
     if kind == "counter":
-        return f"{text.number(sum(point['value'] for point in points))}{unit}"
+        return text.quantity(sum(point["value"] for point in points), unit)
     lows = [meta.get("min", point["value"]) for meta, point in zip(merged, points, strict=True)]
     highs = [meta.get("max", point["value"]) for meta, point in zip(merged, points, strict=True)]
     if kind == "gauge":
-        last = f"{text.number(points[-1]['value'])}{unit}"
-        return last if min(lows) == max(highs) else f"{last}  ({text.number(min(lows))} to {text.number(max(highs))})"
+        last = text.quantity(points[-1]["value"], unit)
+        return last if min(lows) == max(highs) else f"{last}  ({_range(lows, highs, unit)})"
     count = sum(meta.get("count", 1) for meta in merged)
     total = sum(point["value"] for point in points)
-    mean = text.number(round(total / count, 6)) if count else "-"
-    return f"{count} times, mean {mean}{unit}  ({text.number(min(lows))} to {text.number(max(highs))})"
+    mean = text.quantity(round(total / count, 6), unit) if count else "-"
+    return f"{count} times, mean {mean}  ({_range(lows, highs, unit)})"
+
+
+def _range(lows: list[Any], highs: list[Any], unit: str | None) -> str:
+    return f"{text.quantity(min(lows), unit)} to {text.quantity(max(highs), unit)}"

@@ -156,9 +156,8 @@ def line_of(record: Fresh) -> str:
             changes = ", ".join(f"{path} = {text.compact(value)}" for path, value in text.leaves(row["patch"]))
             said = f"state     {changes}"
         case _:
-            unit = f" {row['unit']}" if row.get("unit") else ""
             tags = f"  [{', '.join(row['tags'])}]" if row.get("tags") else ""
-            said = f"{row['type']:<8}  {row['name']} = {text.number(row['value'])}{unit}{tags}"
+            said = f"{row['type']:<8}  {row['name']} = {text.quantity(row['value'], row.get('unit'))}{tags}"
     return text.one_line_keeping(said.rstrip(), _WIDE)
 
 

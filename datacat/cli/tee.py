@@ -1,5 +1,6 @@
 """Pass a stream of bytes on as it comes, and keep its last lines."""
 
+import math
 import os
 import time
 from collections import deque
@@ -42,8 +43,8 @@ class Tail:
 class Tee:
     """Copy from one file descriptor to another until the source ends, into a Tail on the way.
 
-    copy() runs in a thread of its own (a worker.Pump); quiet_s() may be asked from another. The source is closed at its
-    end, and also when nobody reads the copy any more, so that the writer learns it as it would without us.
+    copy() runs in a thread of its own (a worker.Pump); tail and quiet_s() may be asked from another. The source is
+    closed at its end, and also when nobody reads the copy any more: so the writer learns it as it would without us.
     """
 
     def __init__(self, source: int, target: int, clock: Callable[[], float] = time.monotonic) -> None:
@@ -67,11 +68,11 @@ class Tee:
         except BrokenPipeError:
             return
         finally:
-            self._reading_since = None
+            self._reading_since = -math.inf
             os.close(self._source)
 
     def quiet_s(self) -> float:
-        """Return for how long the source has had nothing to read; 0.0 while bytes are being written."""
+        """Return for how long the source has had nothing to read; 0.0 while bytes are written, infinity at its end."""
         since = self._reading_since
         return 0.0 if since is None else self._clock() - since
 

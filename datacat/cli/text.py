@@ -25,6 +25,7 @@ _SHORT_ID_CHARS = 13
 """The first 13 characters of a UUID of version 7 are its millisecond."""
 _AGO = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|min|h|d|w)", re.ASCII)
 _UNIT_S = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86_400, "w": 604_800}
+_BYTES = ("KiB", "MiB", "GiB", "TiB", "PiB")
 _SPANS = ((86_400, "d"), (3600, "h"), (60, "min"))
 
 
@@ -156,6 +157,15 @@ def event_text(event: dict[str, Any]) -> str:
     if event.get("data"):
         parts.append(" ".join(f"{name}={compact(value)}" for name, value in event["data"].items()))
     return "  ".join(parts)
+
+
+def quantity(value: Any, unit: str | None) -> str:
+    """Return a number with its unit; bytes (By in UCUM, which OpenTelemetry uses) in the largest unit that fits."""
+    if unit in ("By", "bytes") and isinstance(value, (int, float)) and abs(value) >= 1024:
+        power = min((int(abs(value)).bit_length() - 1) // 10, len(_BYTES))
+        return f"{value / 1024**power:.1f} {_BYTES[power - 1]}"
+    shown = "" if unit is None or unit == "1" or unit.startswith("{") else f" {unit}"
+    return number(value) + shown
 
 
 def number(value: Any) -> str:

@@ -1,0 +1,100 @@
+"""Apps that are killed in the middle of a burst: every record whose call returned is in the journal, in order."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import textwrap
+
+import pytest
+from client_helpers import app_environ, sessions, written
+from helpers import eventually
+
+BURST = """
+import ctypes, mmap, os, signal, struct, sys, threading
+import datacat
+
+acks = mmap.mmap(os.open(os.environ["ACKS"], os.O_RDWR), 4096)
+session = datacat.create_session(product="burst", version="1", state_dir=os.environ["STATE"])
+
+def work(number):
+    i = 0
+    while True:
+        session.log_event("burst", message="m" * (i % 300), data={"thread": number, "i": i})
+        i += 1
+        struct.pack_into("<q", acks, 8 * number, i)   # the call has returned
+
+for number in range(1, int(os.environ["THREADS"])):
+    threading.Thread(target=work, args=(number,), daemon=True).start()
+work(0)
+"""
+SELF = """
+import faulthandler
+
+def end(kind):
+    if kind == "segv":
+        ctypes.string_at(0)
+    elif kind == "abort":
+        os.abort()
+    else:
+        os._exit(3)
+threading.Timer(float(os.environ["AFTER"]), end, (os.environ["END"],)).start()
+"""
+
+
+def burst(tmp_path, threads, end):
+    """Run a burst of so many threads until it ends so; return (acknowledged calls of each thread, journal folder)."""
+    acks = tmp_path / "acks"
+    acks.write_bytes(bytes(4096))
+    after_s = random.uniform(0.05, 0.3)
+    environ = {"ACKS": str(acks), "THREADS": str(threads), "END": end, "AFTER": str(after_s)}
+    head, tail = BURST.split("def work", 1)
+    code = BURST if end == "kill" else f"{head}{SELF}\ndef work{tail}"
+    app = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        env=app_environ(tmp_path / "state", environ),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        eventually(lambda: int.from_bytes(acks.read_bytes()[:8], "little") > 100 or app.poll() is not None, 20)
+        if end == "kill":
+            os.kill(app.pid, signal.SIGKILL)
+        code = app.wait(20)
+    finally:
+        app.kill()
+        app.wait()
+    assert code == {"kill": -9, "segv": -11, "abort": -6, "exit": 3}[end]
+    counts = [int.from_bytes(acks.read_bytes()[8 * n : 8 * n + 8], "little") for n in range(threads)]
+    (folder,) = sessions(tmp_path / "state")
+    return counts, folder
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+@pytest.mark.parametrize("end", ["kill", "segv", "abort", "exit"])
+def test_every_record_whose_call_returned_is_in_the_journal_in_order(tmp_path, threads, end):
+    counts, folder = burst(tmp_path, threads, end)
+    assert counts[0] > 0
+    found = [record for record in written(folder) if getattr(record, "name", "") == "burst"]
+    for number, count in enumerate(counts):
+        mine = [record.data["i"] for record in found if record.data["thread"] == number]
+        assert mine == list(range(len(mine)))
+        assert count <= len(mine) <= count + 1  # one call may have been on its way
+
+
+@pytest.mark.long
+def test_hundreds_of_kills_lose_nothing(tmp_path):
+    for number in range(200):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        test_every_record_whose_call_returned_is_in_the_journal_in_order(
+            folder, random.choice([1, 4]), random.choice(["kill", "segv", "abort", "exit"])
+        )
+
+
+def test_a_crash_leaves_its_traceback_in_the_fault_file(tmp_path):
+    _, folder = burst(tmp_path, 1, "segv")
+    text = (folder / "fault").read_text()
+    assert "Segmentation fault" in text
+    assert "in end" in text

@@ -10,38 +10,34 @@ import os
 import queue
 import selectors
 import signal
-import socket
 import time
 import uuid
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
-from datacat import __version__, host
-from datacat.daemon import spool
+from datacat import host
+from datacat.daemon import departure, reads, spool
 from datacat.daemon.config import Config, adjusted
+from datacat.daemon.desk import Ask, Desk, health
+from datacat.daemon.exits import Exits
+from datacat.daemon.intake import Intake
 from datacat.daemon.served import Served
-from datacat.daemon.shipping import Forget, Hurry, Report, Serve, Shipping
+from datacat.daemon.shipping import Forget, Hurry, Report, Serve, Shipping, identity
 from datacat.daemon.streams import write_whole
-from datacat.daemon.uplink import Uplink
-from datacat.errors import Busy, HostError, JournalError, ProcessGone
-from datacat.host import process
-from datacat.host.process import UNKNOWN_EXIT, Exit, ExitWatch, Target
+from datacat.daemon.uplink import Uplink, uplink_of
+from datacat.daemon.wakeup import Wakeup
+from datacat.errors import Busy, HostError, JournalError
+from datacat.host.process import Exit, Target
 from datacat.wire import layout
-from datacat.wire.layout import Meta, Shipper
+from datacat.wire.layout import Meta
+from datacat.wire.lines import encode
+from datacat.wire.records import Open
 from datacat.worker import Worker
 
 _log = logging.getLogger(__name__)
 
 SCAN_INTERVAL_S = 60.0
 """How often orphans of other processes are looked for."""
-STOP_PATIENCE_S = 20.0
-"""A daemon that is told to stop together with its app waits so long for the app's end."""
-EMPTY_PATIENCE_S = 30.0
-"""A daemon whose owner never showed a session leaves; the client starts another one when it needs it."""
-LAST_CALL_S = 60.0
-"""A daemon with a long backlog and a server that takes it stays up to so long after its work is over."""
 CLOSED_S = 60.0
 """A session that said end() while its process goes on is put away after so long."""
 HURRY_TICK_S = 0.5
@@ -65,14 +61,16 @@ class Daemon:
         self.owner = owner
         self.id = str(uuid.uuid4())
         self.served: dict[str, Served] = {}
+        self._others: set[str] = set()  # sessions that are not ours, as of the last look at all
         self.reports: queue.SimpleQueue[Report] = queue.SimpleQueue()
         self._boot_id = host.boot_id()
         self._pid_namespace = host.pid_namespace()
         self._selector = selectors.DefaultSelector()
-        self._wake_reader, self._wake_writer = socket.socketpair()
-        self._watches: dict[Target, ExitWatch] = {}
-        self._exits: dict[Target, Exit] = {}
-        self._owner_fd = owner_fd
+        self._wakeup = Wakeup(self._selector)
+        self.exits = Exits(self._selector, owner, owner_fd)
+        self.asks: queue.SimpleQueue[Ask] = queue.SimpleQueue()
+        self.desk = Desk(self.served, self._register, lambda served: self._hurry(served, at_once=True), self._health)
+        self.intake: Intake | None = None
         self._owner_lock: host.Lock | None = None
         self._port_file = port_file
         self._next_scan_s = 0.0
@@ -81,16 +79,7 @@ class Daemon:
         self._started_s = time.monotonic()
         self._told_s: float | None = None
         self._quiet_since_s: float | None = None
-        identity = {
-            "id": self.id,
-            "hostname": host.hostname(),
-            "machine_id": host.machine_id(),
-            "boot_id": self._boot_id,
-            "pid": os.getpid(),
-            "version": __version__,
-            "platform": host.platform(),
-        }
-        self._shipping = Shipping(identity, self._uplink, self._reported, max_records=config.max_batch_size)
+        self._shipping = Shipping(identity(self.id), self._uplink, self._reported, max_records=config.max_batch_size)
         self._worker = Worker("uplink", 3600.0, self._shipping.work)  # the loop's ticks poke it
 
     # --- life
@@ -99,8 +88,11 @@ class Daemon:
         """Serve until there is nothing more to do. Raises: Busy when another daemon serves the owner already."""
         if self.owner is not None:
             self._owner_lock = host.lock(spool.owner_lock(self.spool, self.owner))
-        self._open()
+        self._wakeup.take_signals()
         try:
+            self._listen()
+            if self.owner is not None:
+                self.exits.watch(self.owner)
             self._scan(orphans=True)
             spool.clear(self.spool, time.time())
             self._worker.start()
@@ -109,85 +101,71 @@ class Daemon:
         finally:
             self._close()
 
-    def wake(self) -> None:
-        """Let the loop look at its queues; any thread."""
-        with contextlib.suppress(OSError):
-            self._wake_writer.send(b"w")
-
-    def _open(self) -> None:
-        for end in (self._wake_reader, self._wake_writer):
-            end.setblocking(False)
-        self._selector.register(self._wake_reader, selectors.EVENT_READ, None)
-        with contextlib.suppress(ValueError):  # not the main thread: a test
-            signal.set_wakeup_fd(self._wake_writer.fileno(), warn_on_full_buffer=False)
-            for name in ("SIGTERM", "SIGINT", "SIGHUP"):
-                if hasattr(signal, name):
-                    signal.signal(getattr(signal, name), _noted)
-            if hasattr(signal, "SIGPIPE"):
-                signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+    def _listen(self) -> None:
+        """Open the local endpoints. A client's daemon does without when it must. Raises: HostError."""
+        try:
+            self.intake = Intake(self.config.daemon_port, self._asked, self._read)
+        except HostError as error:
+            if self.owner is None:
+                raise
+            _log.warning("no local endpoints: %s", error)
+            return
+        self.intake.start()
+        if self._port_file:
+            write_whole(Path(self._port_file), f"{self.intake.port}\n".encode())
 
     def _close(self) -> None:
+        if self.intake is not None:
+            self.intake.stop()
         self._worker.stop(min(3.0, self.config.linger_seconds + 1.0))
         self._drain()
         for served in list(self.served.values()):
             self._put_away(served)
         for served in self.served.values():
             served.release()
-        for watching in self._watches.values():
-            watching.close()
+        self.exits.close()
         if not self._worker.alive:
             self._shipping.close()
-        with contextlib.suppress(ValueError):
-            signal.set_wakeup_fd(-1)
         self._selector.close()
-        self._wake_reader.close()
-        self._wake_writer.close()
+        self._wakeup.close()
         if self._owner_lock is not None:
             self._owner_lock.release()
 
     def _leaving(self) -> bool:
-        now = time.monotonic()
-        if self.owner is None:
-            return self._told_s is not None and (self._all_shipped() or now - self._told_s >= 4.0)
-        if not self._is_quiet(now):
+        work = self._work()
+        if not departure.is_quiet(work):
             self._quiet_since_s = None
             return False
         if self._quiet_since_s is None:
-            self._quiet_since_s = now
-        quiet_s = now - self._quiet_since_s
-        if quiet_s < self.config.linger_seconds and self._told_s is None:
+            self._quiet_since_s = work.now_s
+        if not departure.is_time_to_leave(work, self._quiet_since_s, self.config.linger_seconds):
             return False
-        if not self._all_shipped() and quiet_s < (2.0 if self._told_s is not None else self._last_call_s()):
-            return False
-        # First the lock, then a last look: a session that is registered now finds either us or a free lock.
-        if self._owner_lock is not None:
-            self._owner_lock.release()
-            self._owner_lock = None
-        if self._told_s is None and self._scan(orphans=False):
-            try:
-                self._owner_lock = host.lock(spool.owner_lock(self.spool, self.owner))
-            except (Busy, HostError):
-                return True
-            self._quiet_since_s = None
-            return False
-        return True
-
-    def _last_call_s(self) -> float:
-        reached = all(served.reached for served in self.served.values() if not served.shipped)
-        return LAST_CALL_S if reached else self.config.linger_seconds
-
-    def _is_quiet(self, now: float) -> bool:
-        """Whether nothing more can come: the owner is gone, or all its sessions have ended."""
-        if self._told_s is not None and now - self._told_s >= STOP_PATIENCE_S:
+        if self.owner is None or self._owner_lock is None:
             return True
-        if self.owner in self._exits:
-            return all(served.judged or served.facts.ended for served in self.served.values() if served.gone)
-        if self.served:
-            return all(served.ended for served in self.served.values())
-        return now - self._started_s >= EMPTY_PATIENCE_S
+        # First the lock, then a last look: a session that is registered now finds either us or a free lock.
+        self._owner_lock.release()
+        self._owner_lock = None
+        if self._told_s is not None or not self._scan(orphans=False):
+            return True
+        try:
+            self._owner_lock = host.lock(spool.owner_lock(self.spool, self.owner))
+        except HostError:
+            return True
+        return False
 
-    def _all_shipped(self) -> bool:
-        return all(served.shipped for served in self.served.values())
+    def _work(self) -> departure.Work:
+        everyone = self.served.values()
+        return departure.Work(
+            now_s=time.monotonic(),
+            started_s=self._started_s,
+            told_s=self._told_s,
+            owned=self.owner is not None,
+            owner_gone=self.exits.gone(self.owner),
+            sessions=len(self.served),
+            ended=all(served.ended for served in everyone),
+            shipped=all(served.shipped for served in everyone),
+            taking=all(served.reached for served in everyone if not served.shipped),
+        )
 
     # --- one turn of the loop
 
@@ -202,9 +180,8 @@ class Daemon:
             elif isinstance(key.data, Served):
                 self._woken(key.data)
         self._drain()
-        for target, watching in list(self._watches.items()):
-            if watching.fileno() is None:
-                self._note_exit(target)
+        for target in self.exits.unselected:
+            self._note_exit(target)
         if time.monotonic() >= due_s:
             self._tick(late_s)
 
@@ -212,7 +189,9 @@ class Daemon:
         due_s = self._next_tick_s
         if self._quiet_since_s is not None or self._told_s is not None:
             due_s = min(due_s, now + HURRY_TICK_S)
-        if any(watching.fileno() is None for watching in self._watches.values()):
+        if (settle_s := self.desk.due_s()) is not None:
+            due_s = min(due_s, settle_s)
+        if self.exits.unselected:
             due_s = min(due_s, now + _UNWATCHED_TICK_S)
         awake_ns = host.awake_ns()
         for served in self.served.values():
@@ -235,7 +214,8 @@ class Daemon:
                 hung = served.look(now_us, now, late_s=late_s, slept_s=slept_s)
                 self._hurry(served, at_once=hung)
             self._note_end(served, now)
-            if served.shipped and served.ended_at_s and now - served.ended_at_s > CLOSED_S and len(self.served) > 1:
+            over = served.ended_at_s and now - served.ended_at_s > CLOSED_S
+            if over and (self.owner is None or len(self.served) > 1):
                 self._put_away(served)
         self._worker.poke()
 
@@ -262,16 +242,9 @@ class Daemon:
             self._hurry(served, at_once=True)
 
     def _note_exit(self, target: Target) -> None:
-        watching = self._watches[target]
-        seen = watching.wait(0.0)
+        seen = self.exits.ask(target)
         if seen is None:
             return
-        fd = watching.fileno()
-        if fd is not None:
-            self._selector.unregister(fd)
-        watching.close()
-        del self._watches[target]
-        self._exits[target] = seen
         self._scan(orphans=False)
         for served in self.served.values():
             if served.target == target:
@@ -286,14 +259,13 @@ class Daemon:
         self._hurry(served, at_once=True)
 
     def _drain(self) -> None:
-        try:
-            noted = self._wake_reader.recv(4096)
-        except OSError:
-            noted = b""
-        for number in noted.replace(b"w", b""):
+        for number in self._wakeup.drain():
             self._signalled(number)
+        while not self.asks.empty():
+            self.desk.answer(self.asks.get())
         while not self.reports.empty():
             self._take(self.reports.get())
+        self.desk.settle(time.monotonic())
 
     def _signalled(self, number: int) -> None:
         if number != signal.SIGTERM and self.owner is not None:
@@ -315,20 +287,7 @@ class Daemon:
         served.unacked_bytes = report.unacked_bytes
         if report.acked != served.acked or report.done:
             served.acked = report.acked
-            self._tell(served)
-
-    def _tell(self, served: Served) -> None:
-        """Write the file that tells the client, and tools, how far the session is shipped."""
-        text = Shipper(
-            pid=os.getpid(),
-            port=self.port,
-            daemon_id=self.id,
-            acked=served.acked,
-            status=served.status(),
-            written_us=time.time_ns() // 1000,
-        )
-        with contextlib.suppress(JournalError):
-            write_whole(served.folder / layout.SHIPPER_FILE, msgspec.json.encode(text))
+            served.tell(self.port, self.id)
 
     # --- sessions
 
@@ -336,13 +295,16 @@ class Daemon:
         """Take on the sessions of our owner that are new, and orphans; whether there were any of the owner's."""
         if orphans:
             self._next_scan_s = time.monotonic() + SCAN_INTERVAL_S
+            self._others.clear()
         new = False
-        for found in spool.sessions(self.spool, frozenset(self.served)):
-            mine = self.owner is not None and self.owner == Target(found.meta.pid, found.meta.process_start)
-            if mine and found.meta.boot_id in ("", self._boot_id):
+        for found in spool.sessions(self.spool, self.served.keys() | self._others):
+            whose = spool.whose(found, self.owner, self._boot_id, self._pid_namespace, time.time())
+            if whose == "own":
                 new = self._take_on(found, orphan=False) or new
-            elif orphans and spool.is_orphan(found, self._boot_id, self._pid_namespace, time.time()):
-                self._take_on(found, orphan=True)
+            elif whose and orphans:
+                self._take_on(found, orphan=whose == "orphan")
+            if found.meta.id not in self.served:
+                self._others.add(found.meta.id)
         return new
 
     def _take_on(self, found: spool.Found, *, orphan: bool) -> bool:
@@ -363,7 +325,7 @@ class Daemon:
     def _add(self, served: Served) -> None:
         self.served[served.meta.id] = served
         self._shipping.put(Serve(served.folder, served.meta, last=served.orphan))
-        self._tell(served)
+        served.tell(self.port, self.id)
         self._next_tick_s = min(self._next_tick_s, time.monotonic() + served.config.batch_interval_seconds)
         served.open_wake_pipe()
         if served.wake_fd >= 0:
@@ -371,63 +333,62 @@ class Daemon:
         if served.orphan:
             self._conclude(served, None)
         elif served.target is not None:
-            self._watch(served.target)
-            if served.target in self._exits:
-                self._conclude(served, self._exits[served.target])
+            seen = self.exits.watch(served.target)
+            if seen is not None:
+                self._conclude(served, seen)
         self._worker.poke()
-
-    def _watch(self, target: Target) -> None:
-        if target in self._watches or target in self._exits:
-            return
-        fd, self._owner_fd = (self._owner_fd, -1) if target == self.owner else (-1, self._owner_fd)
-        try:
-            watching = process.watch(target, fd)
-        except (ProcessGone, HostError):
-            self._exits[target] = UNKNOWN_EXIT
-            return
-        self._watches[target] = watching
-        if (number := watching.fileno()) is not None:
-            self._selector.register(number, selectors.EVENT_READ, target)
 
     def _put_away(self, served: Served) -> None:
         """Shrink a session that is over and wholly shipped; one that is not waits for the next daemon."""
         if not served.shipped or not served.ended:
             return
         self._shipping.put(Forget(served.meta.id))
+        with _logged(served):
+            spool.remove(served.folder) if served.deleted else spool.retire(served.folder, served.meta)
         if served.wake_fd >= 0:
             self._selector.unregister(served.wake_fd)
         served.release()
         del self.served[served.meta.id]
-        if served.deleted:
-            spool.remove(served.folder)
-            return
-        with _logged(served):
-            spool.retire(served.folder, served.meta)
+        if served.target is not None and all(other.target != served.target for other in self.served.values()):
+            self.exits.forget(served.target)
 
-    # --- what the uplink's thread calls
+    def _register(self, meta: Meta, opened: Open) -> Served:
+        """Make a session for a client of the local endpoints. Raises: JournalError, Busy."""
+        folder = spool.make(self.spool, meta)
+        served = Served(folder, meta, self.config, host.lock(folder / layout.LOCK_FILE), stream=meta.stream)
+        opened.daemon_id = self.id
+        served.keep(encode(opened))
+        self._add(served)
+        return served
 
-    def _uplink(self, meta: Meta) -> Uplink:
-        config = adjusted(self.config, meta.settings)
-        return Uplink(
-            meta.server_url or config.server_url,
-            daemon_id=self.id,
-            api_key=config.api_key,
-            tls_verify=config.tls_verify,
-            compress=config.enable_compression,
-        )
+    def _health(self) -> dict[str, Any]:
+        own = {"status": "ok", "port": self.port, "pid": os.getpid(), "server": self.config.server_url}
+        return {**own, **health(list(self.served.values()))}
+
+    # --- what other threads call
+
+    def _asked(self, ask: Ask) -> None:
+        self.asks.put(ask)
+        self._wakeup.wake()
+
+    def _read(self, name: str, query: dict[str, str]) -> dict[str, Any]:
+        if self.intake is None:
+            raise HostError("the daemon is ending")
+        if name == "session":
+            return reads.session(query, self.intake.ask, self._uplink)
+        return reads.sessions(self.intake.ask, self._uplink, has_key=bool(self.config.api_key))
+
+    def _uplink(self, meta: Meta | None) -> Uplink:
+        return uplink_of(self.config, meta, self.id)
 
     def _reported(self, report: Report) -> None:
         self.reports.put(report)
-        self.wake()
+        self._wakeup.wake()
 
     @property
     def port(self) -> int:
-        """The port of the local endpoints; 0 before they listen."""
-        return 0
-
-
-def _noted(_number: int, _frame: Any) -> None:
-    """Do nothing: the number has been written to the wake socket."""
+        """The port of the local endpoints; 0 when there are none."""
+        return self.intake.port if self.intake is not None else 0
 
 
 @contextlib.contextmanager

@@ -104,12 +104,11 @@ def parse(text: str) -> list[Dump]:
     ]
 
 
-def threads_text(dump: Dump, limit: int = 20) -> list[dict[str, object]]:
-    """Return the threads as JSON for an event's data, at most limit of them, the current one first."""
+def threads_text(dump: Dump, limit: int = 10, frames: int = 30) -> list[dict[str, object]]:
+    """Return the threads as JSON for an event's data, the current one first; of each the innermost frames."""
     ordered = sorted(dump.threads, key=lambda thread: not thread.current)
-    return [
-        {"thread": thread.id, "current": thread.current, "frames": list(thread.frames)} for thread in ordered[:limit]
-    ]
+    chosen = ordered[:limit]
+    return [{"thread": one.id, "current": one.current, "frames": list(one.frames[-frames:])} for one in chosen]
 
 
 def _tail(path: Path, start: int) -> str:

@@ -3,21 +3,24 @@
 import contextlib
 import logging
 import os
+import time
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from datacat import host
-from datacat.daemon import evidence, verdict, watch
+from datacat.daemon import evidence, mend, verdict, watch
 from datacat.daemon.config import Config
 from datacat.daemon.facts import STOP_EVENT, Facts
-from datacat.daemon.streams import Writer
+from datacat.daemon.streams import Writer, write_whole
 from datacat.errors import HostError, JournalError, WireError
 from datacat.host import process
 from datacat.host.process import Exit, Target
 from datacat.wire import layout
 from datacat.wire.layout import Meta
 from datacat.wire.lines import encode
-from datacat.wire.records import Beat, Dropped, Event, Metric, Record
+from datacat.wire.records import MAX_RECORD_BYTES, Beat, Dropped, Event, Metric, Record
 
 _log = logging.getLogger(__name__)
 
@@ -28,10 +31,13 @@ class Served:
     """A session's folder, lock, facts, heartbeat watch, and the stream that we write.
 
     orphan: its process was gone before we came, so nobody saw how it ended. ticket grows with what there is to ship;
-    shipped is true while the server has everything up to it.
+    shipped is true while the server has everything up to it. stream is the id of the stream that we write (a new one
+    when empty).
     """
 
-    def __init__(self, folder: Path, meta: Meta, config: Config, lock: host.Lock, *, orphan: bool = False) -> None:
+    def __init__(
+        self, folder: Path, meta: Meta, config: Config, lock: host.Lock, *, orphan: bool = False, stream: str = ""
+    ) -> None:
         """Read its journal. Raises: JournalError."""
         self.folder = folder
         self.meta = meta
@@ -55,12 +61,17 @@ class Served:
         self.beat = layout.unpack_beat(b"")
         self.oom_counter = process.oom_counter(self.target.pid) if self.target and not orphan else None
         self._oom_before = process.oom_kills(self.oom_counter)
-        self._writer = Writer(folder, segment_bytes=meta.segment_bytes)
+        self._writer = Writer(folder, stream=stream, segment_bytes=meta.segment_bytes)
         self._dropped = dict(self.facts.dropped)
         self._beat_us = 0
         self._stacks_from = evidence.size(folder)
         self._metrics_due_s = 0.0
         self._cpu: tuple[float, float] | None = None
+
+    @property
+    def dropped(self) -> dict[str, int]:
+        """What the client could not keep, by reason."""
+        return dict(self._dropped)
 
     @property
     def stream(self) -> str:
@@ -76,7 +87,10 @@ class Served:
         """Open the pipe through which the client wakes us, for writing too: so it never reads as ended."""
         if hasattr(os, "mkfifo"):
             with contextlib.suppress(OSError):
-                self.wake_fd = os.open(self.folder / layout.WAKE_FILE, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+                self.wake_fd = os.open(
+                    self.folder / layout.WAKE_FILE,
+                    os.O_RDWR | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0),
+                )
 
     def write(self, *records: Record) -> bool:
         """Append records to our stream; False when the disk does not take them."""
@@ -84,11 +98,28 @@ class Served:
         self.shipped = self.shipped and not records
         try:
             for record in records:
-                self._writer.append(encode(record))
+                line = encode(record)
+                if len(line) > MAX_RECORD_BYTES:
+                    found = mend.read(line[:-1], record.t)
+                    line = b"" if isinstance(found, str) else found[1] + b"\n"
+                self._writer.append(line)
         except JournalError as error:
             _log.warning("session %s: %s", self.meta.id, error)
             return False
         return True
+
+    def keep(self, line: bytes) -> None:
+        """Append a line that came through the local endpoints. Raises: JournalError when it is not kept."""
+        self.ticket += 1
+        self.shipped = False
+        self._writer.append(line)
+
+    def set_beat(self, beat: layout.Beat) -> None:
+        """Note a heartbeat that came through the local endpoints, where the next daemon will find it too."""
+        self.beat = beat
+        with contextlib.suppress(JournalError):
+            slot = layout.pack_beat(beat).ljust(layout.BEAT_FILE_BYTES, b"\0")
+            write_whole(self.folder / layout.BEAT_FILE, slot)
 
     def look(self, now_us: int, now_s: float, *, late_s: float, slept_s: float) -> bool:
         """Look at the app once: heartbeat, drops, metrics; True when it has just been found hung."""
@@ -115,15 +146,13 @@ class Served:
         if self.beat.on and self.beat.unix_us > self._beat_us:
             self._beat_us = self.beat.unix_us
             self.write(Beat(t=self._beat_us))
-        if self.config.process_metrics and self.meta.source == "client" and now_s >= self._metrics_due_s:
+        if self.config.process_metrics and self.meta.source in ("client", "run") and now_s >= self._metrics_due_s:
             self._metrics_due_s = now_s + METRICS_INTERVAL_S
             self._measure(now_us, now_s)
         return step.hung
 
     def read_beat(self) -> None:
         """Read the heartbeat that the app left in its folder."""
-        if self.meta.source == "http":
-            return  # heard by us, not written by the app
         with contextlib.suppress(OSError):
             self.beat = layout.unpack_beat(self._beat_file()[: layout.BEAT.size])
 
@@ -134,14 +163,16 @@ class Served:
     def conclude(self, now_us: int, seen: Exit | None, *, boot_id: str) -> None:
         """The process is gone: read its journal to the end, then write the verdict. Raises: JournalError."""
         self.gone = True
+        if self.judged:
+            return
         self.facts.scan(all_streams=self.orphan)
         self.read_beat()
         self._note_drops(now_us)
+        self.judged = True
+        if self.facts.final is not None:
+            return
         if self.facts.torn():
             self.write(Dropped(t=now_us, counts={"torn": 1}))
-        if self.judged or self.facts.final is not None:
-            return
-        self.judged = True
         rebooted = ""
         if self.orphan:
             now_us = max(self.facts.last_t, self.beat.unix_us, self.meta.created_us)
@@ -190,6 +221,13 @@ class Served:
             return self.facts.final.status
         return "active"
 
+    def tell(self, port: int, daemon_id: str) -> None:
+        """Write the file that tells the client, and tools, how far the session is shipped."""
+        now_us = time.time_ns() // 1000
+        text = layout.Shipper(os.getpid(), port, daemon_id, self.acked, self.status(), now_us)
+        with contextlib.suppress(JournalError):
+            write_whole(self.folder / layout.SHIPPER_FILE, msgspec.json.encode(text))
+
     def refresh(self) -> None:
         """Take in the verdict that we have just written."""
         with contextlib.suppress(JournalError):
@@ -199,8 +237,6 @@ class Served:
         return (self.folder / layout.BEAT_FILE).read_bytes()
 
     def _note_drops(self, now_us: int) -> None:
-        if self.meta.source == "http":
-            return
         try:
             totals = layout.unpack_dropped(self._beat_file())
         except (OSError, WireError):

@@ -1,12 +1,14 @@
 """The uplink's thread: every session's delivery, a registration and lease per server; talks to the loop by queue."""
 
 import logging
+import os
 import queue
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from datacat import __version__, host
 from datacat.daemon.delivery import Delivery
 from datacat.daemon.uplink import Uplink
 from datacat.errors import JournalError, UplinkError
@@ -17,6 +19,19 @@ _log = logging.getLogger(__name__)
 
 LEASE_S = 60.0
 """Until the server says its own."""
+
+
+def identity(daemon_id: str) -> dict[str, Any]:
+    """Return who this daemon is, as its registration tells."""
+    return {
+        "id": daemon_id,
+        "hostname": host.hostname(),
+        "machine_id": host.machine_id(),
+        "boot_id": host.boot_id(),
+        "pid": os.getpid(),
+        "version": __version__,
+        "platform": host.platform(),
+    }
 
 
 class Serve(NamedTuple):

@@ -5,6 +5,7 @@ import logging
 import os
 import shutil
 from collections import defaultdict
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,7 +14,7 @@ import msgspec
 from datacat import host
 from datacat.daemon.streams import read_whole, write_whole
 from datacat.daemon.view import View
-from datacat.errors import JournalError
+from datacat.errors import Busy, JournalError
 from datacat.host.process import Target, alive
 from datacat.wire import layout
 from datacat.wire.layout import Meta, Summary
@@ -39,7 +40,7 @@ class Found(NamedTuple):
     meta: Meta
 
 
-def sessions(spool: Path, known: frozenset[str] = frozenset()) -> list[Found]:
+def sessions(spool: Path, known: AbstractSet[str] = frozenset()) -> list[Found]:
     """Return the sessions that are not done, oldest first; folders that are no session yet are left out."""
     found = []
     for name in _names(spool):
@@ -53,6 +54,19 @@ def sessions(spool: Path, known: frozenset[str] = frozenset()) -> list[Found]:
         if meta.id == name and meta.segment_bytes > 0:
             found.append(Found(folder, meta))
     return sorted(found, key=lambda one: one.meta.created_us)
+
+
+def whose(found: Found, owner: Target | None, boot_id: str, pid_namespace: int, now_s: float) -> str:
+    """Return own (our owner's), orphan (to be judged), http (its client may come back), or an empty text."""
+    meta = found.meta
+    if owner is not None and owner == Target(meta.pid, meta.process_start) and meta.boot_id in ("", boot_id):
+        return "own"
+    of_http = meta.source == "http"
+    if of_http and owner is not None and meta.pid <= 0:
+        return ""  # a daemon that was started by hand serves it on
+    if is_orphan(found, boot_id, pid_namespace, now_s):
+        return "orphan" if meta.pid > 0 else "http"
+    return "http" if of_http and owner is None and not host.held(found.folder / layout.LOCK_FILE) else ""
 
 
 def is_orphan(found: Found, boot_id: str, pid_namespace: int, now_s: float) -> bool:
@@ -70,7 +84,7 @@ def is_orphan(found: Found, boot_id: str, pid_namespace: int, now_s: float) -> b
     own_daemon = owner_lock(found.folder.parent, owner)
     if host.held(own_daemon):
         return False
-    # An app that died at once: its own daemon is still starting, and it alone has the pidfd that knows how the app ended.
+    # An app that died at once: its own daemon is still starting, and it alone has the pidfd that knows how it ended.
     if not own_daemon.exists() and now_s - meta.created_us / 1e6 < STARTING_S:
         return False
     return not alive(owner)
@@ -121,11 +135,13 @@ def size_bytes(folder: Path) -> int:
 
 
 def make(spool: Path, meta: Meta) -> Path:
-    """Make the folder of a session that comes through the HTTP endpoints. Raises: JournalError."""
+    """Make the folder of a session that comes through the HTTP endpoints. Raises: Busy, JournalError."""
     folder = spool / meta.id
     try:
         folder.mkdir(mode=0o700, parents=True)
         write_whole(folder / layout.META_FILE, msgspec.json.encode(meta))
+    except FileExistsError as error:
+        raise Busy(f"there is a session {meta.id} already") from error
     except OSError as error:
         raise JournalError(f"cannot make {folder}: {error.strerror}") from error
     return folder

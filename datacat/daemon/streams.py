@@ -173,6 +173,8 @@ class Writer:
 
     def append(self, line: bytes) -> None:
         """Write one line. Raises: JournalError when it cannot be written whole; nothing of it is left then."""
+        if len(line) > self.segment_bytes:
+            raise JournalError(f"a record of {len(line)} bytes does not fit a segment of {self.folder}")
         try:
             if self._fd < 0 or self._size + len(line) > self.segment_bytes:
                 self._rotate()

@@ -11,8 +11,10 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from datacat.daemon.config import Config, adjusted
 from datacat.errors import UplinkError
 from datacat.wire import routes
+from datacat.wire.layout import Meta
 
 if TYPE_CHECKING:
     import requests
@@ -129,6 +131,19 @@ class Uplink:
             retry_after_s=retry_after(answer.headers.get("Retry-After", ""), time.time()),
             body=document,
         )
+
+
+def uplink_of(config: Config, meta: Meta | None, daemon_id: str) -> Uplink:
+    """Return the server of a session, with the settings that the session asks for; of none: the daemon's own."""
+    if meta is not None:
+        config = adjusted(config, meta.settings)
+    return Uplink(
+        (meta.server_url if meta is not None else "") or config.server_url,
+        daemon_id=daemon_id,
+        api_key=config.api_key,
+        tls_verify=config.tls_verify,
+        compress=config.enable_compression,
+    )
 
 
 def is_local(url: str) -> bool:

@@ -15,10 +15,9 @@ import time
 from typing import Any, NamedTuple
 
 from cheroot import connections, server, wsgi
-from cheroot.errors import MaxSizeExceeded
 
 from datacat.errors import HostError
-from datacat.server.bodies import MAX_REQUEST_BYTES
+from datacat.server.bodies import MAX_REQUEST_BYTES, too_large
 from datacat.server.problems import problem
 
 _log = logging.getLogger(__name__)
@@ -123,7 +122,7 @@ class _Chunks(server.ChunkedRFile):
         self.chunks += 1
         self.bytes_read += size
         if self.bytes_read > self.maxlen:
-            raise MaxSizeExceeded
+            raise too_large(self.maxlen)
         if self.chunks > FEW_CHUNKS and self.bytes_read < self.chunks * MIN_CHUNK_BYTES:
             raise ValueError("the chunks are too small")
         chunk = self.rfile.read(size)

@@ -30,7 +30,9 @@ def encode(*records):
     return b"".join(map(lines.encode, records))
 
 
-def ship(server, start, end, *records, stream="app", body=None, session_id=SESSION, crc=None, end_crc=None, headers=None):
+def ship(
+    server, start, end, *records, stream="app", body=None, session_id=SESSION, crc=None, end_crc=None, headers=None
+):
     path = f"/api/sessions/{session_id}/batches?stream={stream}&from={start}&to={end}"
     path += f"&crc={crc}" if crc is not None else ""
     path += f"&end_crc={end_crc}" if end_crc is not None else ""

@@ -7,10 +7,10 @@ import pytest
 from datacat.errors import Deleted
 from datacat.server.config import Config
 from datacat.server.jobs import Sweep, jobs, retain
+from datacat.store import Batch
 from datacat.wire import lines
 from datacat.wire.lines import Line
 from datacat.wire.records import Beat, Close, Closing, Event, Open, Verdict
-from datacat.store import Batch
 
 US = 1_000_000
 DAY = 24 * 3600
@@ -90,7 +90,8 @@ def test_any_request_keeps_it_active(alone):
 
 
 @pytest.mark.parametrize(
-    ("path", "body"), [("events", {"name": "e"}), ("metrics", {"name": "m", "value": 1}), ("state", {"a": 1}), ("heartbeat", None)]
+    ("path", "body"),
+    [("events", {"name": "e"}), ("metrics", {"name": "m", "value": 1}), ("state", {"a": 1}), ("heartbeat", None)],
 )
 def test_a_request_ends_the_suspension(alone, path, body):
     alone.later(130)

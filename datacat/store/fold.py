@@ -17,6 +17,8 @@ JUDGED_EVENTS = frozenset(
     {wire.HUNG_EVENT, wire.RECOVERED_EVENT, wire.SUSPENDED_EVENT, wire.RESUMED_EVENT, wire.CRASHED_EVENT}
 )
 """Events that tell of a verdict; they come from a judge and are no sign of life of the app."""
+_LATEST_US = 253_402_300_799_999_999
+"""The last microsecond of the year 9999, where RFC 3339 ends."""
 _STATEFUL = frozenset({wire.StatePatch, wire.Open, wire.Gap})
 
 
@@ -224,10 +226,10 @@ def public(head: Head) -> dict[str, Any]:
         "product": head.product,
         "version": head.version,
         "environment": head.environment,
-        "created_at": rfc3339(head.created_at),
-        "updated_at": rfc3339(head.updated_at),
-        "ended_at": rfc3339(head.ended_at) if head.ended_at else None,
-        "last_heartbeat": rfc3339(head.last_heartbeat) if head.last_heartbeat else None,
+        "created_at": _shown(head.created_at),
+        "updated_at": _shown(head.updated_at),
+        "ended_at": _shown(head.ended_at) if head.ended_at else None,
+        "last_heartbeat": _shown(head.last_heartbeat) if head.last_heartbeat else None,
         "status": head.status,
         "end_reason": head.end_reason,
         "end_detail": head.end_detail,
@@ -251,6 +253,11 @@ def public(head: Head) -> dict[str, Any]:
             "dropped": dict(head.dropped),
         },
     }
+
+
+def _shown(us: int) -> str:
+    """Return a time as text; one that no calendar has, which a broken clock or writer may send, as the nearest one."""
+    return rfc3339(min(max(us, 0), _LATEST_US))
 
 
 def _is_guess(head: Head) -> bool:

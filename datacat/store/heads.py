@@ -150,7 +150,7 @@ class Heads:
             if descending:
                 last = at if last is None else min(last, at)
             else:
-                first = max(first, (at[0], at[1] + "\0"))
+                first = max(first, at)
         while True:
             with self._lock:
                 start = bisect.bisect_left(self._created, first)

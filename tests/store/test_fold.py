@@ -274,6 +274,12 @@ def test_the_session_object_has_the_fields_of_the_wire():
     assert shown["counts"] == {"events": 1, "metrics": 0, "states": 0, "errors": 0, "dropped": {}}
 
 
+@pytest.mark.parametrize("t", [10**30, -(10**30), 2**63, -1])
+def test_a_time_that_no_calendar_has_does_not_make_a_session_unreadable(t):
+    shown = public(begin(first=Open(t=t, product="p", version="1")).head)
+    assert shown["created_at"] in ("9999-12-31T23:59:59.999999Z", "1970-01-01T00:00:00.000000Z")
+
+
 @pytest.mark.parametrize(
     ("status", "active"),
     [

@@ -44,11 +44,12 @@ def create_session(
     """
     drops = Drops()
     try:
-        meta = _meta(base_url, product, version, environment, session_id, settings)
+        settings = dict(settings or {})
         if api_key:
-            meta.settings["api_key"] = api_key
+            settings["api_key"] = api_key
         if daemon_port != "auto":
-            meta.settings["daemon_port"] = daemon_port
+            settings["daemon_port"] = daemon_port
+        meta = _meta(base_url, product, version, environment, session_id, settings)
         first = opening(meta, state)
         if use_daemon:
             roots = [Path(state_dir)] if state_dir is not None else host.state_dirs()
@@ -117,7 +118,7 @@ def _meta(
         hostname=host.hostname(),
         environment=_name(environment) or None,
         platform=host.platform(),
-        server_url=str(base_url or routes.SERVER_URL).rstrip("/"),
+        server_url=str(records.safe_form(base_url or routes.SERVER_URL)).rstrip("/"),
         settings=records.safe_form(dict(settings or {})),
     )
 

@@ -69,10 +69,12 @@ class Batch(NamedTuple):
 
 def session(meta: layout.Meta, first: Open, drops: Drops) -> Session:
     """Return a session in simple mode; its thread runs from now on."""
-    direct = Direct(meta, first, drops, requests_ask(meta.server_url, meta.settings))
+    server = Http(meta.server_url, meta.settings)
+    direct = Direct(meta, first, drops, server.ask)
     made = Session(meta, direct, direct, drops)
     made._put(first)  # noqa: SLF001  the first record of the stream
     live.at_exit(direct.drain)
+    live.at_exit(server.close)
     direct.start()
     return made
 
@@ -190,6 +192,7 @@ class Direct:
         self._queue = deque()
         self._closed = "forked"
         self._worker = None
+        self._ask = _nobody  # the parent's thread may hold the lock of the connection for ever
         self.slots = [0, 0]
 
     # --- in the thread ---------------------------------------------------------------------------------------------
@@ -293,30 +296,49 @@ class Direct:
         self._not_before_ns = self._clock_ns() + int(max(pause_s, retry_after_s or 0.0) * 1e9)
 
 
-def requests_ask(server_url: str, settings: dict[str, Any]) -> Callable[[str, str, bytes, dict[str, str]], Answer]:
-    """Return a function that asks the server; it may be called from one thread at a time.
+class Http:
+    """The server over HTTP, with requests, which is imported with the first question. One thread at a time asks.
 
     settings are api_key and tls_verify. Proxies of the environment are not used for a server on this machine.
     """
-    held: list[Any] = []
 
-    def ask(method: str, path: str, body: bytes, headers: dict[str, str]) -> Answer:
+    def __init__(self, server_url: str, settings: dict[str, Any]) -> None:
+        self._server_url = server_url
+        self._settings = settings
+        self._lock = threading.Lock()
+        self._session: Any = None
+
+    def ask(self, method: str, path: str, body: bytes, headers: dict[str, str]) -> Answer:
+        """Return the answer; never raises."""
         import requests
 
-        if not held:
-            session = requests.Session()
-            session.trust_env = not is_loopback(server_url)
-            session.verify = settings.get("tls_verify", True)
-            if key := settings.get("api_key"):
-                session.headers["Authorization"] = f"Bearer {key}"
-            held.append(session)
         try:
-            response = held[0].request(method, server_url + path, data=body, headers=headers, timeout=TIMEOUT_S)
+            with self._lock:
+                if self._session is None:
+                    self._session = requests.Session()
+                    self._session.trust_env = not is_loopback(self._server_url)
+                    self._session.verify = self._settings.get("tls_verify", True)
+                    if key := self._settings.get("api_key"):
+                        self._session.headers["Authorization"] = f"Bearer {key}"
+                response = self._session.request(
+                    method, self._server_url + path, data=body, headers=headers, timeout=TIMEOUT_S
+                )
+                retry_after_s = _seconds(response.headers.get("Retry-After"))
+                return Answer(response.status_code, _object(response.content), retry_after_s)
         except (requests.RequestException, ValueError):
             return Answer(0, {})
-        return Answer(response.status_code, _object(response.content), _seconds(response.headers.get("Retry-After")))
 
-    return ask
+    def close(self) -> None:
+        """Close the connection while the interpreter is whole: finalizers at its end complain on standard error."""
+        if self._lock.acquire(timeout=0.1):
+            session, self._session = self._session, None
+            if session is not None:
+                session.close()
+            self._lock.release()
+
+
+def _nobody(_method: str, _path: str, _body: bytes, _headers: dict[str, str]) -> Answer:
+    return Answer(0, {})
 
 
 def is_loopback(url: str) -> bool:

@@ -55,7 +55,9 @@ print(session.stats()["written"], session.stats()["dropped"]["disk_full"])
 
 def test_a_disk_that_is_full_from_the_start_leaves_the_app_alone(small_disk):
     (small_disk / "full").write_bytes(b"x" * (4 * 1024 * 1024 - 200_000))
-    app = run_app(START + "session.log_event('x'); session.heartbeat(); print(session.stats()['dropped'])\n", small_disk)
+    app = run_app(
+        START + "session.log_event('x'); session.heartbeat(); print(session.stats()['dropped'])\n", small_disk
+    )
     assert app.returncode == 0, app.stderr
     assert app.stdout == "{'no_folder': 1}\n"
     assert [each.name for each in (small_disk / "spool").iterdir()] == ["owners"]

@@ -1,5 +1,5 @@
 import dataclasses
-import datetime
+import datetime as dt
 import decimal
 import math
 import pathlib
@@ -160,7 +160,7 @@ def test_types_that_have_a_natural_form_in_json_take_it(session):
     session.log_event(
         "x",
         data={
-            "when": datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC),
+            "when": dt.datetime(2026, 1, 2, tzinfo=dt.UTC),
             "id": uuid.UUID(int=1),
             "price": decimal.Decimal("1.5"),
             "point": Point(1),

@@ -216,7 +216,11 @@ def test_a_frozen_app_becomes_the_daemon_when_it_is_started_as_one(tmp_path):
     plain = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=True)
     assert plain.stdout == "the app\n"
     daemon = subprocess.run(
-        [sys.executable, "-c", code, spawn.GUARD_FLAG, "--version"], env=environ, capture_output=True, text=True, check=True
+        [sys.executable, "-c", code, spawn.GUARD_FLAG, "--version"],
+        env=environ,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert daemon.stdout.startswith("datacat-daemon ")
 
@@ -224,7 +228,9 @@ def test_a_frozen_app_becomes_the_daemon_when_it_is_started_as_one(tmp_path):
 def test_ask_takes_only_a_good_answer_of_a_daemon(tmp_path):
     import socketserver
 
-    answers = iter([b'HTTP/1.0 200 OK\r\n\r\n{"id":"x"}', b'HTTP/1.0 404 No\r\n\r\n{"id":"x"}', b"HTTP/1.0 200 OK\r\n\r\nno"])
+    answers = iter(
+        [b'HTTP/1.0 200 OK\r\n\r\n{"id":"x"}', b'HTTP/1.0 404 No\r\n\r\n{"id":"x"}', b"HTTP/1.0 200 OK\r\n\r\nno"]
+    )
     asked = []
 
     class Handler(socketserver.BaseRequestHandler):

@@ -46,10 +46,10 @@ class Api:
             Route("GET", routes.SESSIONS, self.sessions, "read", filters.SESSIONS),
             Route("GET", one, self.session, "read", whole),
             Route("DELETE", one, self.delete, "admin"),
-            Route("GET", f"{one}/events", self._rows("event"), "read", filters.RECORDS),
-            Route("GET", f"{one}/metrics", self._rows("metric"), "read", filters.RECORDS),
-            Route("GET", f"{one}/history", self.history, "read", filters.RECORDS),
-            Route("GET", f"{one}/transitions", self.transitions, "read", filters.RECORDS),
+            Route("GET", f"{one}/events", self._rows("event"), "read", filters.EVENTS),
+            Route("GET", f"{one}/metrics", self._rows("metric"), "read", filters.METRICS),
+            Route("GET", f"{one}/history", self.history, "read", filters.PAGE),
+            Route("GET", f"{one}/transitions", self.transitions, "read", filters.TRANSITIONS),
             Route("GET", f"{one}/state", self.state, "read", ("at",)),
             Route("POST", f"{one}/state", self.add_state, "ingest"),
             Route("POST", f"{one}/events", self.add_events, "ingest"),
@@ -119,22 +119,25 @@ class Api:
 
     def history(self, request: Request) -> Answer:
         """GET /api/sessions/{id}/history: changes of the state."""
-        query, limit = filters.records(request, ("open", "state", "gap"))
-        found = list(self._store.records(self._id(request), query))
-        rows = [entry for row in found[:limit] if (entry := views.patch_row(row))]
+        query, limit = filters.records(request, views.STATE_KINDS)
+        head = self._head(request)
+        found = list(self._store.records(head.id, query))
+        rows = views.patches(self._store, head, found[:limit])
         return as_json(
             {"rows": rows, "next_cursor": views.write_cursor(found[limit - 1]) if len(found) > limit else None}
         )
 
     def transitions(self, request: Request) -> Answer:
-        """GET /api/sessions/{id}/transitions: changes of status. They are few: one page holds them."""
+        """GET /api/sessions/{id}/transitions: changes of status; name selects by the status word."""
         query, limit = filters.records(request, ())
-        changes = views.transitions(self._store, self._id(request))
+        changes = [
+            change
+            for change in views.transitions(self._store, self._id(request))
+            if (not query.names or change["status"] in query.names) and filters.in_span(query, change["timestamp"])
+        ]
         if query.newest_first:
             changes.reverse()
-        names = filters.items(request, "name")
-        shown = [change for change in changes if not names or change["status"] in names]
-        return as_json({"rows": shown[:limit], "next_cursor": None})
+        return as_json({"rows": changes[:limit], "next_cursor": None})
 
     def state(self, request: Request) -> Answer:
         """GET /api/sessions/{id}/state: the whole state, now or at a moment."""

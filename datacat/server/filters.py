@@ -23,7 +23,11 @@ SESSIONS = (
     *_SETS, "from", "to", "at", "q", "state", "state_ever", "has", "sort", "limit", "cursor",
 )  # fmt: skip
 WHOLE = ("events", "metrics", "history", "history_state")
-RECORDS = ("from", "to", "name", "level", "q", "limit", "cursor", "order")
+PAGE = ("from", "to", "limit", "cursor", "order")
+EVENTS = (*PAGE, "name", "level", "q")
+METRICS = (*PAGE, "name", "q")
+TRANSITIONS = ("from", "to", "name", "limit", "order")
+"""There are few changes of status: one page holds them."""
 _REASONS = tuple(reason for reasons in END_REASONS.values() for reason in reasons)
 
 
@@ -77,6 +81,12 @@ def records(request: Request, kinds: tuple[str, ...]) -> tuple[RecordQuery, int]
         after=_cursor(request.one("cursor")),
     )
     return query, limit
+
+
+def in_span(query: RecordQuery, timestamp: str) -> bool:
+    """Return whether a time lies in the span that the query asks for."""
+    t = times.to_us(timestamp)
+    return (query.from_us is None or t >= query.from_us) and (query.to_us is None or t < query.to_us)
 
 
 def next_page(query: Query, cursor: str) -> Query:

@@ -42,7 +42,8 @@ _METRIC: Json = {
     "tags": [],
     "metadata": {},
 }
-_STATE_KINDS = ("open", "state", "gap")
+STATE_KINDS = ("open", "state", "gap")
+"""Records that set or change the state."""
 _STATUS_KINDS = ("open", "gap", "verdict", "close")
 DEFAULT_BOUNDS = (0, 5, 10, 25, 50, 75, 100, 250, 500, 750, 1000, 2500, 5000, 7500, 10000)
 """Of a histogram sample without bounds: the defaults of OpenTelemetry's explicit bucket histogram."""
@@ -78,29 +79,43 @@ def history(store: Store, head: Head, limit: int | None, *, with_state: bool) ->
 
     The state begins as {product, version}. Raises: NotFound, Deleted.
     """
-    rows = [] if with_state else _newest(store, head.id, _STATE_KINDS, limit)
-    if with_state or any(row.record["k"] == "gap" and "state" in row.record for row in rows):
-        # After a gap the whole state is replaced: what that changed is known from all that came before.
-        entries = list(folded_history(store, head))
+    if with_state:
+        entries = list(_folded(store, head))
         return entries[-limit:] if limit else entries if limit is None else []
-    return [entry for row in rows if (entry := patch_row(row))]
+    rows = _newest(store, head.id, STATE_KINDS, limit)
+    return patches(store, head, rows)
 
 
-def folded_history(store: Store, head: Head, *, with_state: bool = True) -> Iterator[Json]:
-    """Yield every change of the state with its patch and the state after it. Raises: NotFound, Deleted."""
+def patches(store: Store, head: Head, rows: Iterable[Row]) -> list[Json]:
+    """Return the history entries of stored records; a record that has no patch has none. Raises: NotFound, Deleted."""
+    entries = []
+    for row in rows:
+        record = row.record
+        if record["k"] == "state":
+            patch = record.get("patch")
+        elif record["k"] == "gap":
+            # The whole state may be replaced: what that changed is known from all that came before.
+            patch = diff(_state_before(store, head, record["t"]), _state_before(store, head, record["t"] + 1))
+        else:
+            patch = merge({}, record.get("state") or {})
+        if patch:
+            entries.append({"timestamp": rfc3339(record["t"]), "patch": patch})
+    return entries
+
+
+def _state_before(store: Store, head: Head, t_us: int) -> Json:
+    state: Json = {"product": head.product, "version": head.version}
+    for _, state in states(store, head.id, to_us=t_us):  # noqa: B007  the last one counts
+        pass
+    return state
+
+
+def _folded(store: Store, head: Head) -> Iterator[Json]:
     before: Json = {"product": head.product, "version": head.version}
     for t, state in states(store, head.id):
         if patch := diff(before, state):
-            entry = {"timestamp": rfc3339(t), "patch": patch}
-            yield {**entry, "state": state} if with_state else entry
+            yield {"timestamp": rfc3339(t), "patch": patch, "state": state}
         before = state
-
-
-def patch_row(row: Row) -> Json | None:
-    """Return the history entry of a stored record; None when the record has no patch."""
-    record = row.record
-    patch = record.get("patch") if record["k"] == "state" else merge({}, record.get("state") or {})
-    return {"timestamp": rfc3339(record["t"]), "patch": patch} if patch else None
 
 
 def row_of(row: Row) -> Json:
@@ -145,15 +160,10 @@ def transitions(store: Store, session_id: str) -> list[Json]:
     if any(row.record.get("status") in ("suspended", "abnormal") for row in found):
         # Any sign of life ends such a status, so all records have to be looked at.
         found = list(store.records(session_id, RecordQuery()))
+    changes = transitions_of(session_id, _decoded(found))
     return [
-        {
-            "timestamp": rfc3339(change.t),
-            "status": change.status,
-            "reason": change.reason,
-            "detail": change.detail,
-            "by": change.by,
-        }
-        for change in transitions_of(session_id, _decoded(found))
+        {"timestamp": rfc3339(t), "status": status, "reason": reason, "detail": detail, "by": by}
+        for t, status, reason, detail, by in changes
     ]
 
 

@@ -6,6 +6,9 @@ import json
 import pytest
 import zstandard
 
+from datacat.wire.lines import Line, encode
+from datacat.wire.records import Gap
+
 NOBODY = "01890a5d-ac96-774b-bcce-000000000000"
 
 
@@ -212,10 +215,24 @@ def test_transitions_tell_how_the_status_changed(server):
             "by": "daemon",
         },
     ]
-    assert [row["status"] for row in rows(server, session_id, "transitions", "order=desc")["rows"]] == [
-        "crashed",
-        "active",
-    ]
+    url = "transitions"
+    assert [row["status"] for row in rows(server, session_id, url, "order=desc")["rows"]] == ["crashed", "active"]
+    assert [row["status"] for row in rows(server, session_id, url, "name=active")["rows"]] == ["active"]
+    assert [row["status"] for row in rows(server, session_id, url, "from=1800000001")["rows"]] == ["crashed"]
+    assert [row["status"] for row in rows(server, session_id, url, "limit=1")["rows"]] == ["active"]
+
+
+def test_after_a_gap_the_history_tells_what_the_whole_state_changed(server):
+    session_id = server.session(state={"kept": 1, "lost": 2})
+    state = {"product": "editor", "version": "1.2", "kept": 1, "new": 3}
+    whole = Gap(server.now_us + 1, "disk full", 10, {"product": "editor", "version": "1.2"}, state)
+    for gap in (whole, Gap(server.now_us + 2, "a note", 5)):
+        server.own.write(session_id, [Line(gap, encode(gap)[:-1])])
+    expected = [{"kept": 1, "lost": 2}, {"lost": None, "new": 3}]
+    assert [row["patch"] for row in rows(server, session_id, "history")["rows"]] == expected
+    assert [entry["patch"] for entry in server.get_session(session_id)["state_history"]] == expected
+    told = server.get(f"/api/sessions/{session_id}?history_state=1").json["state_history"]
+    assert [entry["patch"] for entry in told] == expected
 
 
 @pytest.mark.parametrize("kind", ["events", "metrics", "history", "transitions"])

@@ -14,6 +14,7 @@ from datacat.wire.records import (
     MAX_DEPTH,
     MAX_NAME_CHARS,
     MAX_RECORD_BYTES,
+    MAX_T_US,
     MAX_TEXT_CHARS,
     Record,
     cut_text,
@@ -42,7 +43,8 @@ def read(raw: bytes, t: int) -> tuple[Record, bytes] | str:
         return "malformed"
     if not isinstance(members.get("k"), str):
         return "malformed"
-    if not isinstance(members.get("t"), int) or isinstance(members["t"], bool):
+    given_t = members.get("t")
+    if not isinstance(given_t, int) or isinstance(given_t, bool) or not 0 <= given_t <= MAX_T_US:
         members["t"] = t
     for text_chars in _TEXT_CHARS:
         if found := _fit(safe_form(members, MAX_DEPTH, text_chars)):

@@ -22,6 +22,8 @@ MAX_BATCH_BYTES = 4 * 1024 * 1024
 """One batch before compression."""
 MAX_NAME_CHARS = 200
 MAX_DEPTH = 32
+MAX_T_US = 253_402_300_799_999_999
+"""The last microsecond of the year 9999, the last that RFC 3339 can write."""
 MAX_TEXT_CHARS = 16 * 1024
 """A text that had to be cut, because its record was too large, keeps this much."""
 CUT_MARK = "…[cut]"
@@ -256,7 +258,9 @@ def depth_of(value: object) -> int:
 
 
 def check(record: Record) -> None:
-    """Raise WireError when a decoded record lacks what its kind needs or names a word that does not exist."""
+    """Raise WireError when a decoded record lacks what its kind needs or names a word or a time that does not exist."""
+    if not 0 <= record.t <= MAX_T_US:
+        raise WireError("t is not a time between 1970 and 9999", pointer="/t")
     match record:
         case Open():
             _require(record.product, "/product")

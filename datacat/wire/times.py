@@ -3,6 +3,7 @@
 from datetime import UTC, datetime, timedelta
 
 from datacat.errors import WireError
+from datacat.wire.records import MAX_T_US
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -24,7 +25,7 @@ def to_us(value: object) -> int:
         us = round(value * 1_000_000) if isinstance(value, float) else value * 1_000_000
     elif value < _MILLISECONDS_BELOW:
         us = round(value * 1000)
-    elif value <= 253_402_300_799_999_999:
+    elif value <= MAX_T_US:
         us = int(value)
     else:
         raise _unreadable(value)

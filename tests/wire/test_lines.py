@@ -59,6 +59,8 @@ def test_unknown_fields_do_not_hinder_reading():
     ("raw", "pointer"),
     [
         (b'{"t":"1","k":"event","name":"n"}', "/t"),
+        (b'{"t":-1,"k":"event","name":"n"}', "/t"),
+        (b'{"t":1000000000000000000,"k":"event","name":"n"}', "/t"),
         (b'{"t":1,"k":"event","name":5}', "/name"),
         (b'{"t":1,"k":"event"}', "/name"),
         (b'{"t":1,"k":"event","name":"n","level":"loud"}', "/level"),

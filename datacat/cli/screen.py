@@ -33,7 +33,7 @@ class Cell(NamedTuple):
 
 Row = Sequence[Cell | str]
 _GAP = 2
-"""Between the columns of box.SIMPLE_HEAD there are two spaces, half of them at each side."""
+"""Spaces between the columns of box.SIMPLE_HEAD."""
 
 
 def console(*, err: bool = False) -> Console:
@@ -52,7 +52,7 @@ def table(
         title=title or None,
         caption=caption or None,
         header_style="bold",
-        pad_edge=False,
+        padding=(0, 1, 0, 0),
         expand=False,
     )
     for column in columns:

@@ -35,7 +35,14 @@ def of_demo():
 
 @pytest.mark.timeout(90)
 def test_every_end_is_understood_and_every_event_is_there(env, tmp_path):
-    done = subprocess.run([BIN / "datacat", "demo"], env=env, capture_output=True, text=True, check=False, timeout=80)
+    done = subprocess.run(
+        [BIN / "datacat", "demo", "--picture", tmp_path / "table.svg"],
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=80,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "\x1b" not in done.stdout
     for program in PROGRAMS.values():
@@ -48,6 +55,9 @@ def test_every_end_is_understood_and_every_event_is_there(env, tmp_path):
     assert "hung" in done.stdout  # it was seen while it lasted
     assert of_demo() == []
     assert list(tmp_path.glob("datacat-demo-*")) == []
+    picture = (tmp_path / "table.svg").read_text()
+    assert "chess-engine" in picture
+    assert "http" not in picture.replace("http://www.w3.org/2000/svg", "")
 
 
 @pytest.mark.timeout(90)
@@ -68,7 +78,7 @@ def test_with_serve_the_server_stays_until_ctrl_c_and_keeps_what_it_has_in_the_g
     assert listing.stdout.count("\n") == 7
     (command,) = re.findall(r"datacat (--server \S+ show \S+)", shown)
     page = subprocess.run([BIN / "datacat", *command.split()], capture_output=True, text=True, check=True).stdout
-    assert "nobody handled UnicodeDecodeError" in page
+    assert "nobody handled ValueError" in page
     demo.send_signal(signal.SIGINT)
     demo.communicate(timeout=20)
     assert demo.returncode == 0

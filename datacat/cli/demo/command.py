@@ -10,9 +10,11 @@ from typing import Any
 
 import click
 from rich.live import Live
+from rich.text import Text
 
 from datacat.cli import ask, exits, screen, text
 from datacat.cli.demo import report
+from datacat.cli.demo.picture import draw
 from datacat.cli.demo.programs import PROGRAMS
 from datacat.cli.demo.report import Outcome
 from datacat.cli.demo.stage import Stage
@@ -23,9 +25,11 @@ from datacat.wire.routes import OPEN_STATUSES
 TIME_LIMIT_S = 50.0
 """Everything is over in 15 s on a machine that has nothing else to do."""
 _TICK_S = 0.25
+_NARROW = 100
+"""A terminal with fewer columns shows products without their versions."""
 _PROGRESS = (
     Column("PROGRAM"),
-    Column("WHAT HAPPENS TO IT"),
+    Column("WHAT HAPPENS TO IT", wraps=True),
     Column("STATUS"),
     Column("EVENTS", right=True),
 )
@@ -39,7 +43,10 @@ _PROGRESS = (
     type=click.Path(file_okay=False, path_type=Path),
     help="Where the server keeps the sessions. [default: a temporary folder]",
 )
-def command(serve: bool, port: int, data_dir: Path | None) -> int:
+@click.option(
+    "--picture", type=click.Path(dir_okay=False, path_type=Path), help="Also draw the table into this SVG file."
+)
+def command(serve: bool, port: int, data_dir: Path | None, picture: Path | None) -> int:
     """Start a server, run six programs that end in six ways, and show what was recorded of each."""
     with tempfile.TemporaryDirectory(prefix="datacat-demo-") as folder, Stage(Path(folder), os.environ) as stage:
         kept = data_dir.absolute() if data_dir else Path(folder) / "data"
@@ -52,6 +59,13 @@ def command(serve: bool, port: int, data_dir: Path | None) -> int:
         stage.end_programs()
         found = [line for outcome in outcomes for line in report.problems(outcome)]
         _print_result(outcomes, found)
+        if picture:
+            draw(
+                picture,
+                "datacat demo",
+                screen.table(report.COLUMNS, [*map(report.row, outcomes)]),
+                Text(_summary(outcomes)),
+            )
         _print_next(outcomes, url, data_dir, serve=serve)
         if serve:
             with contextlib.suppress(KeyboardInterrupt):
@@ -126,14 +140,20 @@ def _outcome(stage: Stage, server: ask.Server, name: str, heads: dict[str, dict[
 
 def _print_result(outcomes: list[Outcome], found: list[str]) -> None:
     click.echo()
-    screen.print_table(report.COLUMNS, [report.row(outcome) for outcome in outcomes])
-    written = sum(report.written_of(outcome) for outcome in outcomes)
-    received = sum(len(report.own_events(outcome.session)) for outcome in outcomes if outcome.session)
+    out = screen.console()
+    narrow = out.is_terminal and out.width < _NARROW
+    screen.print_table(report.COLUMNS, [report.row(outcome, narrow=narrow) for outcome in outcomes])
     click.echo()
     for line in found:
         click.secho(line, fg="red", err=True)
     if not found:
-        click.secho(f"All {received:,} of {written:,} events arrived, and every end was understood.", fg="green")
+        click.secho(_summary(outcomes), fg="green")
+
+
+def _summary(outcomes: list[Outcome]) -> str:
+    written = sum(report.written_of(outcome) for outcome in outcomes)
+    received = sum(len(report.own_events(outcome.session)) for outcome in outcomes if outcome.session)
+    return f"All {received:,} of {written:,} events arrived, and every end was understood."
 
 
 def _print_next(outcomes: list[Outcome], url: str, data_dir: Path | None, *, serve: bool) -> None:

@@ -50,7 +50,7 @@ def invoice_export(app: App) -> None:
         app.session.log_counter("invoices")
         app.session.update_state({"export": {"done": number + 1}})
         app.log("invoice_written", invoice=1000 + number)
-    app.log("export_finished", invoices=40)
+    app.log("export_done", invoices=40)
     app.session.end(0)
 
 
@@ -66,8 +66,8 @@ def mail_sync(app: App) -> None:
     fetcher.start()
     fetcher.join()
     time.sleep(0.5)
-    app.log("message_received", folder=3)
-    raise UnicodeDecodeError("utf-8", b"\xff", 0, 1, "the subject of message 17 is no UTF-8")
+    app.log("mail_received", folder=3)
+    raise ValueError("the subject of message 17 is no text")
 
 
 def photo_editor(app: App) -> None:
@@ -89,7 +89,7 @@ def video_player(app: App) -> None:
         app.session.update_state({"position_s": second})
         app.log("frame_decoded", second=second)
         time.sleep(0.1)
-    app.log("waiting_for_audio_device")
+    app.log("opening_audio")
     app.ledger.note(app.ledger.written, marked=True)
     threading.Event().wait()
 
@@ -101,7 +101,7 @@ def map_viewer(app: App) -> None:
         app.log("tile_loaded", tile=number)
         app.session.update_state({"tiles": number + 1})
         time.sleep(0.02)
-    app.log("calling_native_renderer")
+    app.log("drawing_tiles")
     sigsegv: Callable[[], None] = faulthandler._sigsegv  # type: ignore[attr-defined]  # noqa: SLF001  a real one, made for tests
     sigsegv()
 
@@ -110,7 +110,7 @@ def chess_engine(app: App) -> None:
     """Write as fast as it can until somebody pulls the plug."""
     app.session.update_state({"depth": 22})
     for number in range(1, BURST):
-        app.log("position_evaluated", score=number % 97)
+        app.log("move_evaluated", score=number % 97)
         if number == BURST // 3:
             app.ledger.note(number, marked=True)
     threading.Event().wait()
@@ -118,9 +118,7 @@ def chess_engine(app: App) -> None:
 
 PROGRAMS = {
     "export": Program("invoice-export", "1.4.2", "ends well", invoice_export, "ended", "clean"),
-    "sync": Program(
-        "mail-sync", "3.0.1", "an exception in a thread, then one that ends it", mail_sync, "crashed", "exception"
-    ),
+    "sync": Program("mail-sync", "3.0.1", "exception in a thread, then a fatal one", mail_sync, "crashed", "exception"),
     "editor": Program(
         "photo-editor", "5.2.0", "stops beating, recovers, ends well", photo_editor, "ended", "clean", hangs=True
     ),

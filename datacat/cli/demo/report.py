@@ -59,24 +59,18 @@ def problems(outcome: Outcome) -> list[str]:
     return [f"{program.product}: {line}" for line in found]
 
 
-def row(outcome: Outcome) -> screen.Row:
-    """Return the row of the final table."""
+def row(outcome: Outcome, *, narrow: bool = False) -> screen.Row:
+    """Return the row of the final table; narrow: without the version."""
     session = outcome.session
     if session is None:
         return (Cell(outcome.program.product, "bold"), Cell("-", "red"), "-", "-", "-", "-")
     written = written_of(outcome)
     received = len(own_events(session))
     complete = received == written
-    recovered = session["status"] == "ended" and session["hang_count"]
-    reason = (
-        f"{session['end_reason']}, after a hang of {text.span(session['hang_seconds'])}"
-        if recovered
-        else session["end_reason"]
-    )
     return (
-        Cell(f"{session['product']} {session['version']}", "bold"),
+        Cell(session["product"] if narrow else f"{session['product']} {session['version']}", "bold"),
         Cell(session["status"], "green" if session["status"] == "ended" else text.STATUS_STYLES[session["status"]]),
-        str(reason),
+        str(session["end_reason"]),
         text.exit_of(session),
         Cell(f"{received:,} of {written:,}", "green" if complete else "bold red"),
         last_thing(session),
@@ -93,4 +87,6 @@ def last_thing(session: dict[str, Any]) -> str:
     if session["end_reason"] == "exception":
         raised = [event for event in session["events"] if event.get("exception_type")]
         said += f", then {raised[-1]['exception_type']}" if raised else ""
+    if session["status"] == "ended" and session["hang_count"]:
+        said += f", after a hang of {text.span(session['hang_seconds'])}"
     return said

@@ -50,7 +50,7 @@ def advance(base: Base, source: Source, end: int) -> Base:
     """Return base moved on to offset end of its source, a stream as it is on disk. Raises: JournalError."""
     opened, state, offset = base.open, base.state, max(base.offset, source.first())
     while offset < end:
-        piece = source.read(offset, min(SEGMENT_BYTES, end - offset))
+        piece = source.read(offset, SEGMENT_BYTES, stop=end)
         if piece.end <= offset:
             break
         for raw in piece.data.split(b"\n"):

@@ -131,8 +131,12 @@ class Delivery:
         turns = 0
         while True:
             start = self._cursors.get(source.id, 0)
-            if start < source.first():
-                self._replace(source, source.first(), "trimmed", source.first() - start)
+            first = source.first()
+            if start < first:
+                self._replace(source, first, "trimmed", first - start)
+                return False
+            if 0 < start - TAIL_BYTES < first:  # nothing is lost, but that it continues cannot be proved any more
+                self._replace(source, start, "trimmed", 0)
                 return False
             piece = source.read(start, limit, self._max_records)
             if not piece.data:

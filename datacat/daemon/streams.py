@@ -34,15 +34,17 @@ class Source:
         self.prefix = prefix
         self.base = base
 
-    def read(self, start: int, limit: int, max_lines: int = sys.maxsize) -> Piece:
+    def read(self, start: int, limit: int, max_lines: int = sys.maxsize, stop: int = sys.maxsize) -> Piece:
         """Return the whole lines from offset start on, at most limit bytes and max_lines, but one when there is one.
+
+        Nothing from offset stop on is read; stop is an offset where a line or a segment ends.
 
         Raises: JournalError when a segment cannot be read.
         """
         if start < len(self.prefix):
             return Piece(self.prefix[start:], len(self.prefix), torn=False)
         shift = self.base - len(self.prefix)
-        piece = self._read(start + shift, limit, max_lines)
+        piece = self._read(start + shift, limit, max_lines, stop + shift)
         return Piece(piece.data, piece.end - shift, piece.torn)
 
     def rest(self, start: int) -> bytes:
@@ -92,17 +94,17 @@ class Source:
         body = self._segment(numbers[-1], start % self.segment_bytes)
         return bool(body[len(whole_lines(body, 0)) :].strip(b"\0"))
 
-    def _read(self, start: int, limit: int, max_lines: int) -> Piece:
+    def _read(self, start: int, limit: int, max_lines: int, stop: int) -> Piece:
         parts: list[bytes] = []
         size = 0
         torn = False
-        while size < limit and max_lines > 0:
+        while size < limit and max_lines > 0 and start < stop:
             number, within = divmod(start, self.segment_bytes)
             # Asked before the segment is read: what is read of a sealed segment is all of it.
             sealed = (self.folder / segment_name(number + 1)).exists()
             body = self._segment(number, within)
             lines = whole_lines(body, 0)
-            end = len(lines)
+            end = min(len(lines), stop - start)
             if end > limit - size:
                 end = lines.rfind(b"\n", 0, limit - size) + 1 or (0 if size else lines.find(b"\n") + 1)
             if lines.count(b"\n", 0, end) > max_lines:

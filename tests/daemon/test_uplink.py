@@ -1,0 +1,111 @@
+"""Requests to a server: what fails is told apart, waits grow, and a proxy never gets a request for this machine."""
+
+import pytest
+
+from datacat.daemon.uplink import Backoff, Uplink, is_local, retry_after
+from datacat.errors import UplinkError
+
+
+@pytest.fixture
+def uplink(server):
+    made = Uplink(server.url, daemon_id="d1", api_key="secret")
+    yield made
+    made.close()
+
+
+def test_waits_double_up_to_the_longest_and_start_anew_after_success():
+    backoff = Backoff(60.0, jitter=lambda: 0.0)
+    waits = []
+    for _ in range(8):
+        backoff.failed(100.0)
+        waits.append(backoff.next_s - 100.0)
+    assert waits == [1, 2, 4, 8, 16, 32, 60, 60]
+    assert not backoff.ready(159.9)
+    assert backoff.ready(160.0)
+    backoff.worked()
+    assert backoff.ready(0.0)
+    backoff.failed(0.0)
+    assert backoff.next_s == 1.0
+
+
+def test_jitter_shortens_a_wait_by_half_at_most_and_the_server_is_obeyed():
+    backoff = Backoff(60.0, jitter=lambda: 1.0)
+    backoff.failed(0.0)
+    assert backoff.next_s == 0.5
+    backoff.failed(0.0, retry_after_s=30.0)
+    assert backoff.next_s == 30.0
+    backoff.failed(0.0, retry_after_s=1e9)
+    assert backoff.next_s == 3600.0
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("120", 120.0),
+        ("", None),
+        ("soon", None),
+        ("Tue, 14 Nov 2023 22:13:30 GMT", 10.0),
+        ("Tue, 14 Nov 2000 22:13:30 GMT", 0.0),
+    ],
+)
+def test_retry_after_is_a_number_or_a_date(text, seconds):
+    assert retry_after(text, 1_700_000_000.0) == seconds
+
+
+def test_only_loopback_is_local():
+    assert all(map(is_local, ["http://localhost:8080", "http://127.0.0.1", "http://[::1]:1"]))
+    assert not any(map(is_local, ["https://datacat.example", "http://127.0.0.1.example", "http://[bad"]))
+
+
+def test_no_answer_is_an_error_that_may_pass(uplink, server):
+    gone = Uplink("http://127.0.0.1:9")
+    with pytest.raises(UplinkError) as caught:
+        gone.get("/x")
+    gone.close()
+    assert (caught.value.status, caught.value.permanent) == (0, False)
+    server.plan("/x", "lose")
+    with pytest.raises(UplinkError):
+        uplink.get("/x")
+
+
+def test_an_error_carries_the_problem_and_what_was_asked_for(uplink, server):
+    server.plan("/x", (429, {"detail": "slow down"}, {"Retry-After": "3"}))
+    with pytest.raises(UplinkError) as caught:
+        uplink.post("/x", {})
+    error = caught.value
+    assert (error.status, error.retry_after_s, error.body, error.permanent) == (
+        429,
+        3.0,
+        {"detail": "slow down"},
+        False,
+    )
+
+
+def test_the_key_is_sent_and_never_told(uplink, server):
+    server.plan("/x", (401, {}, {}))
+    with pytest.raises(UplinkError) as caught:
+        uplink.get("/x")
+    assert "secret" not in str(caught.value)
+    assert server.requests[-1][2]["Authorization"] == "Bearer secret"
+
+
+def test_a_redirect_is_not_followed(uplink, server):
+    server.plan("/x", (302, {}, {"Location": "http://evil.example/"}))
+    with pytest.raises(UplinkError):
+        uplink.get("/x")
+
+
+def test_a_proxy_in_the_environment_gets_no_local_request(uplink, server, monkeypatch):
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    server.plan("/x", (200, {"ok": 1}, {}))
+    assert uplink.get("/x") == {"ok": 1}
+
+
+def test_bodies_are_compressed_unless_told_otherwise(server):
+    for compress in (True, False):
+        uplink = Uplink(server.url, compress=compress)
+        server.plan("/x", (200, {}, {}))
+        uplink.post_batch("/x", b"line\n" * 100)
+        uplink.close()
+        assert server.requests[-1][3] == b"line\n" * 100
+        assert ("Content-Encoding" in server.requests[-1][2]) == compress

@@ -1,0 +1,119 @@
+"""When an app is called hung, suspended or recovered: every transition, and every reason not to judge."""
+
+import pytest
+
+from datacat.daemon.watch import Look, Watch, deadline_ns, hang_s, step
+from datacat.wire.layout import Beat
+from datacat.wire.records import Event, Verdict
+
+S = 1_000_000_000
+US = 1_000_000
+START_US = 1_700_000_000_000_000
+
+
+def beat_at(second, *, timeout_s=60.0, on=True, paused=False):
+    return Beat(second * S, START_US + second * US, timeout_s, on=on, paused=paused)
+
+
+def look(second, beat, **kwargs):
+    return Look(int(second * S), START_US + int(second * US), beat, **kwargs)
+
+
+def said(records):
+    return [record.name if isinstance(record, Event) else record.status for record in records]
+
+
+def test_silence_longer_than_the_timeout_is_a_hang_and_is_said_once():
+    beat = beat_at(100)
+    quiet = step(Watch(), look(160, beat))
+    assert quiet.records == []
+    hung = step(quiet.watch, look(161, beat))
+    assert said(hung.records) == ["application_appears_hung", "hung"]
+    assert hung.hung
+    assert hung.records[0].data == {
+        "last_heartbeat": "2023-11-14T22:15:00.000000Z",
+        "silent_s": 61.0,
+        "timeout_s": 60.0,
+    }
+    assert step(hung.watch, look(200, beat)).records == []
+
+
+def test_the_next_heartbeat_ends_the_hang_with_its_length_and_its_time():
+    hung = step(Watch(), look(161, beat_at(100)))
+    over = step(hung.watch, look(175, beat_at(172)))
+    assert said(over.records) == ["application_recovered", "active"]
+    event, verdict = over.records
+    assert event.t == verdict.t == START_US + 172 * US
+    assert event.data["duration_s"] == verdict.hang_s == 72.0
+    assert step(over.watch, look(176, beat_at(172))).records == []
+
+
+def test_the_apps_own_timeout_counts_and_ours_when_it_has_none():
+    assert said(step(Watch(), look(103, beat_at(100, timeout_s=2))).records)[0] == "application_appears_hung"
+    assert step(Watch(), look(103, beat_at(100, timeout_s=0), timeout_s=5)).records == []
+    assert step(Watch(), look(106, beat_at(100, timeout_s=0), timeout_s=5)).records != []
+
+
+@pytest.mark.parametrize("beat", [beat_at(0), beat_at(100, on=False), beat_at(100, paused=True)])
+def test_who_never_beat_or_paused_is_not_judged(beat):
+    assert step(Watch(), look(100_000, beat)).records == []
+    assert deadline_ns(Watch(), beat, 60) is None
+
+
+def test_a_pause_ends_a_hang():
+    hung = step(Watch(), look(161, beat_at(100)))
+    over = step(hung.watch, look(170, beat_at(100, paused=True)))
+    assert over.records[0].data == {"duration_s": 70.0, "by": "pause"}
+
+
+@pytest.mark.parametrize("held", ["stopped", "traced"])
+def test_a_held_app_is_suspended_and_starts_anew_when_it_goes_on(held):
+    beat = beat_at(100)
+    suspended = step(Watch(), look(300, beat, held=held))
+    assert said(suspended.records) == ["application_suspended", "suspended"]
+    assert suspended.records[0].data == {"reason": held}
+    assert step(suspended.watch, look(400, beat, held=held)).records == []
+    resumed = step(suspended.watch, look(500, beat))
+    assert said(resumed.records) == ["application_resumed", "active"]
+    assert resumed.records[0].data == {"duration_s": 200.0}
+    assert step(resumed.watch, look(559, beat)).records == []
+    assert said(step(resumed.watch, look(561, beat)).records) == ["application_appears_hung", "hung"]
+
+
+def test_a_hang_that_turns_into_a_stop_keeps_its_length():
+    hung = step(Watch(), look(161, beat_at(100)))
+    stopped = step(hung.watch, look(165, beat_at(100), held="stopped"))
+    assert said(stopped.records) == ["active", "application_suspended", "suspended"]
+    assert stopped.records[0].hang_s == 65.0
+
+
+def test_a_late_tick_of_our_own_moves_the_deadline():
+    beat = beat_at(100)
+    late = step(Watch(), look(200, beat, late_s=0.6))
+    assert late.records == []
+    assert step(late.watch, look(259, beat)).records == []
+    assert step(late.watch, look(261, beat)).records != []
+    assert step(Watch(), look(200, beat, late_s=0.4)).records != []
+
+
+def test_a_sleep_of_the_machine_is_a_suspension_and_never_a_hang():
+    slept = step(Watch(), look(200, beat_at(100), slept_s=3600))
+    assert said(slept.records) == ["application_suspended", "suspended", "application_resumed", "active"]
+    began = START_US + 200 * US - 3600 * US
+    assert [record.t for record in slept.records] == [began, began, START_US + 200 * US, START_US + 200 * US]
+    assert step(slept.watch, look(259, beat_at(100))).records == []
+
+
+def test_the_length_of_a_hang_is_known_while_it_lasts():
+    hung = step(Watch(), look(161, beat_at(100)))
+    assert hang_s(hung.watch, 190 * S) == 90.0
+    assert hang_s(Watch(), 190 * S) is None
+
+
+def test_the_deadline_is_the_moment_of_the_hang():
+    beat = beat_at(100)
+    deadline = deadline_ns(Watch(judged_from_ns=130 * S), beat, 5)
+    assert deadline == 190 * S
+    watch = Watch(judged_from_ns=130 * S)
+    assert step(watch, look(189.9, beat)).records == []
+    assert any(isinstance(record, Verdict) for record in step(watch, look(190.1, beat)).records)

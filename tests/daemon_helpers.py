@@ -27,7 +27,9 @@ def now_us():
 class Journal:
     """A session folder as a client makes it, and its stream, written as plain segments."""
 
-    def __init__(self, spool, *, pid=0, start=0, server_url="", segment_bytes=64 * 1024, stream="app", created_us=0, **meta):
+    def __init__(
+        self, spool, *, pid=0, start=0, server_url="", segment_bytes=64 * 1024, stream="app", created_us=0, **meta
+    ):
         self.id = str(uuid.uuid4())
         self.folder = Path(spool) / self.id
         self.stream = stream

@@ -23,8 +23,8 @@ from datacat.wire.routes import batches_path, session_path
 
 _log = logging.getLogger(__name__)
 
-BATCH_BYTES = 1024 * 1024
-"""Journal bytes in one batch; encoded it stays far below records.MAX_BATCH_BYTES."""
+BATCH_BYTES = 512 * 1024
+"""Journal bytes in one batch: thousands of records, and little memory for a process that is to stay small."""
 KEPT_BYTES = 4 * 1024 * 1024
 """Acknowledged bytes of a stream that stay, in case the server is restored from a backup."""
 MAX_SPOOL_BYTES = 512 * 1024 * 1024

@@ -15,7 +15,7 @@ from datacat.daemon.config import Config
 from datacat.daemon.facts import STOP_EVENT, Facts
 from datacat.daemon.streams import Writer, write_whole
 from datacat.errors import HostError, JournalError, WireError
-from datacat.host import process
+from datacat.host import usage
 from datacat.host.process import Exit, Target
 from datacat.wire import layout
 from datacat.wire.layout import Meta
@@ -59,8 +59,8 @@ class Served:
         self.ended_at_s = 0.0
         self.watch = watch.Watch(judged_from_ns=host.awake_ns())
         self.beat = layout.unpack_beat(b"")
-        self.oom_counter = process.oom_counter(self.target.pid) if self.target and not orphan else None
-        self._oom_before = process.oom_kills(self.oom_counter)
+        self.oom_counter = usage.oom_counter(self.target.pid) if self.target and not orphan else None
+        self._oom_before = usage.oom_kills(self.oom_counter)
         self._writer = Writer(folder, stream=stream, segment_bytes=meta.segment_bytes)
         self._dropped = dict(self.facts.dropped)
         self._beat_us = 0
@@ -127,7 +127,7 @@ class Served:
         self._note_drops(now_us)
         if self.ended:
             return False
-        held = process.stopped_or_traced(self.target.pid) if self.target else ""
+        held = usage.stopped_or_traced(self.target.pid) if self.target else ""
         seen = watch.Look(
             host.awake_ns(),
             now_us,
@@ -191,7 +191,7 @@ class Served:
             observed=self.facts.observed,
             exit=seen,
             hung_s=watch.hang_s(self.watch, host.awake_ns()) if self.watch.status == "hung" else None,
-            oom=process.oom_kills(self.oom_counter) > self._oom_before,
+            oom=usage.oom_kills(self.oom_counter) > self._oom_before,
             rebooted=rebooted,
             fatal=dump.fatal if dump else "",
             fatal_signal=dump.signal if dump else None,
@@ -258,16 +258,16 @@ class Served:
         if self.target is None:
             return
         try:
-            usage = process.usage(self.target.pid)
+            used = usage.usage(self.target.pid)
         except HostError:
             return
         gauges: list[tuple[str, float, str]] = [
-            ("process.memory.usage", usage.rss_bytes, "By"),
-            ("process.thread.count", usage.threads, "{thread}"),
-            ("process.open_file_descriptor.count", usage.fds, "{file_descriptor}"),
+            ("process.memory.usage", used.rss_bytes, "By"),
+            ("process.thread.count", used.threads, "{thread}"),
+            ("process.open_file_descriptor.count", used.fds, "{file_descriptor}"),
         ]
         if self._cpu is not None and now_s > self._cpu[0]:
-            share = (usage.cpu_s - self._cpu[1]) / (now_s - self._cpu[0]) / (os.cpu_count() or 1)
+            share = (used.cpu_s - self._cpu[1]) / (now_s - self._cpu[0]) / (os.cpu_count() or 1)
             gauges.insert(0, ("process.cpu.utilization", round(max(0.0, share), 4), "1"))
-        self._cpu = (now_s, usage.cpu_s)
+        self._cpu = (now_s, used.cpu_s)
         self.write(*(Metric(t=now_us, name=name, value=value, unit=unit) for name, value, unit in gauges))

@@ -4,7 +4,6 @@ Linux uses pidfd and /proc, macOS kqueue and libproc (through psutil), Windows p
 can be imported everywhere; what the operating system offers is an argument where canned answers test it.
 """
 
-import contextlib
 import os
 import select
 import signal as signals
@@ -48,15 +47,6 @@ class Exit(NamedTuple):
 
 
 UNKNOWN_EXIT = Exit(None, None, core=False, known=False)
-
-
-class Usage(NamedTuple):
-    """What a process uses: CPU seconds since its start, resident bytes, threads, open descriptors (or handles)."""
-
-    cpu_s: float
-    rss_bytes: int
-    threads: int
-    fds: int
 
 
 class ExitWatch(Protocol):
@@ -277,71 +267,6 @@ def signal_name(number: int) -> str:
         return f"signal {number}"
 
 
-def stopped_or_traced(pid: int, root: str = "/") -> str:
-    """Return stopped (SIGSTOP, job control), traced (a debugger holds it), or an empty text."""
-    if sys.platform != "linux":
-        return _stopped(pid)
-    try:
-        lines = (Path(root) / f"proc/{pid}/status").read_text("ascii", "replace").splitlines()
-    except OSError:
-        return ""
-    fields = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
-    if fields.get("TracerPid", "0").strip() not in ("", "0"):
-        return "traced"
-    return "stopped" if fields.get("State", "").startswith(("T", "t")) else ""
-
-
-def usage(pid: int) -> Usage:
-    """Return what the process uses now. Raises: ProcessGone, NotPermitted."""
-    import psutil
-
-    try:
-        process = psutil.Process(pid)
-        with process.oneshot():
-            times = process.cpu_times()
-            known: Any = process  # the stubs know one platform at a time
-            count = known.num_handles() if sys.platform == "win32" else known.num_fds()
-            return Usage(times.user + times.system, int(process.memory_info().rss), process.num_threads(), count)
-    except psutil.NoSuchProcess as error:
-        raise ProcessGone(f"there is no process {pid}", permanent=True) from error
-    except psutil.AccessDenied as error:
-        raise NotPermitted(f"cannot look at process {pid}") from error
-
-
-def oom_counter(pid: int, root: str = "/") -> Path | None:
-    """Return the file that counts the kernel's kills for memory in the process's group; None without one.
-
-    To be asked while the process lives: cgroup v2 has memory.events, v1 memory.oom_control (cgroups(7)).
-    """
-    try:
-        lines = (Path(root) / f"proc/{pid}/cgroup").read_text("utf-8", "replace").splitlines()
-    except OSError:
-        return None
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
-        if not controllers:
-            file = Path(root, "sys/fs/cgroup", path.lstrip("/"), "memory.events")
-        elif "memory" in controllers.split(","):
-            file = Path(root, "sys/fs/cgroup/memory", path.lstrip("/"), "memory.oom_control")
-        else:
-            continue
-        if file.is_file():
-            return file
-    return None
-
-
-def oom_kills(counter: Path | None) -> int:
-    """Return how often the kernel has killed for memory in that group; 0 when it cannot be read."""
-    if counter is None:
-        return 0
-    with contextlib.suppress(OSError, ValueError):
-        for line in counter.read_text("ascii").splitlines():
-            name, _, count = line.partition(" ")
-            if name == "oom_kill":
-                return int(count)
-    return 0
-
-
 def _readable(fd: int, timeout_s: float) -> bool:
     if sys.platform == "win32":
         return False
@@ -385,15 +310,6 @@ def _is_zombie(pid: int, root: str) -> bool:
         return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
     except psutil.Error:
         return False
-
-
-def _stopped(pid: int) -> str:
-    import psutil
-
-    try:
-        return "stopped" if psutil.Process(pid).status() in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP) else ""
-    except psutil.Error:
-        return ""
 
 
 def _kernel32() -> Any:

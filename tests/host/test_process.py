@@ -7,7 +7,6 @@ import sys
 from types import SimpleNamespace
 
 import pytest
-from helpers import eventually
 
 from datacat import host
 from datacat.errors import ProcessGone
@@ -22,11 +21,7 @@ from datacat.host.process import (
     Target,
     alive,
     from_wait_status,
-    oom_counter,
-    oom_kills,
     signal_name,
-    stopped_or_traced,
-    usage,
     watch,
 )
 
@@ -169,10 +164,6 @@ def test_a_pid_that_nobody_has_is_gone():
     assert not alive(target)
     with pytest.raises(ProcessGone):
         watch(target)
-    with pytest.raises(ProcessGone):
-        usage(target.pid)
-    assert stopped_or_traced(target.pid) == ""
-    assert oom_counter(target.pid) is None
 
 
 def test_a_closed_watch_knows_nothing(child):
@@ -203,29 +194,6 @@ def test_a_status_of_a_zombie_is_not_taken_from_another_process(tmp_path, child)
     assert from_wait_status(same._from_proc()) == Exit(1, None, core=False, known=True)
 
 
-def test_a_stopped_process_is_seen(child):
-    assert stopped_or_traced(child.pid) == ""
-    child.send_signal(signal.SIGSTOP)
-    assert eventually(lambda: stopped_or_traced(child.pid)) == "stopped"
-    child.send_signal(signal.SIGCONT)
-    eventually(lambda: stopped_or_traced(child.pid) == "")
-
-
-def test_a_traced_process_is_seen(tmp_path):
-    folder = tmp_path / "proc" / "7"
-    folder.mkdir(parents=True)
-    (folder / "status").write_text("Name:\tx\nState:\tt (tracing stop)\nTracerPid:\t99\n")
-    assert stopped_or_traced(7, root=str(tmp_path)) == "traced"
-
-
-def test_what_a_process_uses_is_told(child):
-    found = usage(child.pid)
-    assert found.rss_bytes > 1_000_000
-    assert found.threads >= 1
-    assert found.fds >= 3
-    assert found.cpu_s >= 0
-
-
 def test_wait_statuses_are_taken_apart():
     assert from_wait_status(7 << 8) == Exit(7, None, core=False, known=True)
     assert from_wait_status(9) == Exit(None, 9, core=False, known=True)
@@ -234,27 +202,6 @@ def test_wait_statuses_are_taken_apart():
 
 def test_signals_have_names():
     assert (signal_name(9), signal_name(11), signal_name(99)) == ("SIGKILL", "SIGSEGV", "signal 99")
-
-
-@pytest.mark.parametrize(
-    ("cgroup", "file"),
-    [
-        ("0::/user.slice/app.scope\n", "sys/fs/cgroup/user.slice/app.scope/memory.events"),
-        ("9:cpu:/x\n4:memory:/docker/abc\n", "sys/fs/cgroup/memory/docker/abc/memory.oom_control"),
-    ],
-)
-def test_kills_for_memory_are_counted_in_both_kinds_of_groups(tmp_path, cgroup, file):
-    (tmp_path / "proc/7").mkdir(parents=True)
-    (tmp_path / "proc/7/cgroup").write_text(cgroup)
-    assert oom_counter(7, root=str(tmp_path)) is None
-    counter = tmp_path / file
-    counter.parent.mkdir(parents=True)
-    counter.write_text("oom_kill_disable 0\noom 4\noom_kill 3\n")
-    assert oom_counter(7, root=str(tmp_path)) == counter
-    assert oom_kills(counter) == 3
-    counter.unlink()
-    assert oom_kills(counter) == 0
-    assert oom_kills(None) == 0
 
 
 class FakeKqueue:

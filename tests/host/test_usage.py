@@ -1,0 +1,81 @@
+"""What a process does and uses: real processes, and canned trees of /proc and of control groups."""
+
+import signal
+import subprocess
+import sys
+
+import psutil
+import pytest
+from helpers import eventually
+
+from datacat.errors import ProcessGone
+from datacat.host.usage import oom_counter, oom_kills, stopped_or_traced, usage
+
+
+@pytest.fixture
+def child():
+    code = "import sys; print('up', flush=True); sys.stdin.read()"
+    started = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    started.stdout.readline()
+    yield started
+    started.kill()
+    started.communicate()
+
+
+def test_of_a_process_that_is_gone_nothing_is_known():
+    gone = 2**22 + 1
+    with pytest.raises(ProcessGone):
+        usage(gone)
+    assert stopped_or_traced(gone) == ""
+    assert oom_counter(gone) is None
+
+
+def test_a_stopped_process_is_seen(child):
+    assert stopped_or_traced(child.pid) == ""
+    child.send_signal(signal.SIGSTOP)
+    assert eventually(lambda: stopped_or_traced(child.pid)) == "stopped"
+    child.send_signal(signal.SIGCONT)
+    eventually(lambda: stopped_or_traced(child.pid) == "")
+
+
+def test_a_traced_process_is_seen(tmp_path):
+    folder = tmp_path / "proc" / "7"
+    folder.mkdir(parents=True)
+    (folder / "status").write_text("Name:\tx\nState:\tt (tracing stop)\nTracerPid:\t99\n")
+    assert stopped_or_traced(7, root=str(tmp_path)) == "traced"
+
+
+def test_what_a_process_uses_is_told(child):
+    found = usage(child.pid)
+    assert found.rss_bytes > 1_000_000
+    assert found.threads >= 1
+    assert found.fds >= 3
+    assert found.cpu_s >= 0
+
+
+@pytest.mark.parametrize(
+    ("cgroup", "file"),
+    [
+        ("0::/user.slice/app.scope\n", "sys/fs/cgroup/user.slice/app.scope/memory.events"),
+        ("9:cpu:/x\n4:memory:/docker/abc\n", "sys/fs/cgroup/memory/docker/abc/memory.oom_control"),
+    ],
+)
+def test_kills_for_memory_are_counted_in_both_kinds_of_groups(tmp_path, cgroup, file):
+    (tmp_path / "proc/7").mkdir(parents=True)
+    (tmp_path / "proc/7/cgroup").write_text(cgroup)
+    assert oom_counter(7, root=str(tmp_path)) is None
+    counter = tmp_path / file
+    counter.parent.mkdir(parents=True)
+    counter.write_text("oom_kill_disable 0\noom 4\noom_kill 3\n")
+    assert oom_counter(7, root=str(tmp_path)) == counter
+    assert oom_kills(counter) == 3
+    counter.unlink()
+    assert oom_kills(counter) == 0
+    assert oom_kills(None) == 0
+
+
+def test_the_usage_agrees_with_psutil(child):
+    found, theirs = usage(child.pid), psutil.Process(child.pid)
+    assert found.rss_bytes == pytest.approx(theirs.memory_info().rss, rel=0.2)
+    assert found.threads == theirs.num_threads()
+    assert found.fds == theirs.num_fds()

@@ -11,6 +11,7 @@ from datacat.client import guard, live
 def strict(monkeypatch):
     """Raise what the client would only count, and start a daemon that ends at once."""
     monkeypatch.setattr(guard, "strict", True)
+    monkeypatch.setattr(guard, "faults", 0)
     monkeypatch.setenv("DATACAT_PYTHON", NO_DAEMON)
     yield
     for session in live.sessions():

@@ -1,4 +1,5 @@
 import errno
+import sys
 import threading
 from pathlib import Path
 
@@ -169,6 +170,17 @@ def test_threads_that_meet_at_the_end_of_a_segment_lose_and_double_nothing(tmp_p
     for name in "abcd":
         assert [each for each in found if each[0] == name] == [f"{name}{i:04d}" for i in range(500)]
     assert len(found) == 2000
+
+
+def test_without_a_gil_each_write_takes_a_lock(tmp_path, dropped, monkeypatch):
+    monkeypatch.setattr(sys, "_is_gil_enabled", lambda: False, raising=False)
+    journal = Journal(tmp_path, dropped.append, segment_bytes=SIZE)
+    journal.append(LINE)
+    journal.append(b"a" * 4090 + b"\n")
+    journal.append(LINE)
+    assert journal.write.__name__ == "locked"
+    assert lines_in(tmp_path) == [LINE, b"a" * 4090 + b"\n", LINE]
+    journal.close()
 
 
 def test_a_forked_child_s_journal_writes_nowhere(journal, tmp_path, dropped):

@@ -73,8 +73,6 @@ class Session:
         """The session's folder in the spool; None in simple mode."""
         return getattr(self._carrier, "folder", None)
 
-    # --- records ---------------------------------------------------------------------------------------------------
-
     def update_state(self, state: dict[str, Any]) -> None:
         """Merge state into the session's state (RFC 7396): objects merge, null deletes, all else replaces."""
         t = _now_ns() // 1000
@@ -215,8 +213,6 @@ class Session:
         except Exception as error:
             guard.swallowed(error)
 
-    # --- heartbeats ------------------------------------------------------------------------------------------------
-
     def heartbeat(self) -> None:
         """Say that the app is alive. The first call makes the session one that can be called hung."""
         now = _awake_ns()
@@ -267,8 +263,6 @@ class Session:
             self.heartbeat()
         self._watch(self._watched[0], on=self._watched[1], paused=False)
 
-    # --- life ------------------------------------------------------------------------------------------------------
-
     def flush(self, timeout_s: float = 5.0) -> bool:
         """Wait until the server has everything logged so far; False when it has not within timeout_s seconds."""
         try:
@@ -308,8 +302,8 @@ class Session:
                 return details
         except Exception as error:
             guard.swallowed(error)
-        status = "ended" if self._ended else "active"
-        return {"id": self.id, "product": self.meta.product, "version": self.meta.version, "status": status}
+        known = {"id": self.id, "product": self.meta.product, "version": self.meta.version}
+        return {**known, "status": "ended" if self._ended else "active"}
 
     def stats(self) -> dict[str, Any]:
         """Return written (records), repaired and dropped (by reason), and faults (mistakes of ours, swallowed)."""
@@ -333,8 +327,6 @@ class Session:
             self.end()
         elif isinstance(error, Exception):
             self.log_exception(error)
-
-    # --- inside ----------------------------------------------------------------------------------------------------
 
     def _put(self, record: Record) -> None:
         """Write a record the slow way: repaired when a border would refuse it, into the next segment when it must."""

@@ -79,7 +79,9 @@ class Daemon:
         self._started_s = time.monotonic()
         self._told_s: float | None = None
         self._quiet_since_s: float | None = None
-        self._shipping = Shipping(identity(self.id), self._uplink, self._reported, max_records=config.max_batch_size)
+        self._shipping = Shipping(
+            spool_folder, identity(self.id), self._uplink, self._reported, max_records=config.max_batch_size
+        )
         self._worker = Worker("uplink", 3600.0, self._shipping.work)  # the loop's ticks poke it
 
     # --- life
@@ -285,9 +287,8 @@ class Daemon:
         served.shipped = report.done and report.ticket == served.ticket
         served.deleted = report.deleted
         served.unacked_bytes = report.unacked_bytes
-        if report.acked != served.acked or report.done:
-            served.acked = report.acked
-            served.tell(self.port, self.id)
+        served.acked, served.boot = report.acked, report.boot
+        served.tell(self.port, self.id)
 
     # --- sessions
 

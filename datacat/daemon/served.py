@@ -48,6 +48,8 @@ class Served:
         self.facts = Facts(folder, meta)
         self.facts.scan(all_streams=True)
         self.acked: dict[str, int] = {}
+        self.boot = ""
+        self._said: layout.Shipper | None = None
         self.unacked_bytes = 1
         self.ticket = 0
         self.shipped = False
@@ -222,11 +224,14 @@ class Served:
         return "active"
 
     def tell(self, port: int, daemon_id: str) -> None:
-        """Write the file that tells the client, and tools, how far the session is shipped."""
-        now_us = time.time_ns() // 1000
-        text = layout.Shipper(os.getpid(), port, daemon_id, self.acked, self.status(), now_us)
+        """Write the file that tells the client, and tools, how far the session is shipped; when that is news."""
+        said = layout.Shipper(os.getpid(), port, daemon_id, self.acked, self.status(), boot=self.boot)
+        if said == self._said:
+            return
+        self._said = said
+        text = msgspec.json.encode(msgspec.structs.replace(said, written_us=time.time_ns() // 1000))
         with contextlib.suppress(JournalError):
-            write_whole(self.folder / layout.SHIPPER_FILE, msgspec.json.encode(text))
+            write_whole(self.folder / layout.SHIPPER_FILE, text)
 
     def refresh(self) -> None:
         """Take in the verdict that we have just written."""

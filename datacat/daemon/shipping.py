@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from datacat import __version__, host
+from datacat.daemon.again import Again
 from datacat.daemon.delivery import Delivery
 from datacat.daemon.uplink import Uplink
 from datacat.errors import JournalError, UplinkError
@@ -63,7 +64,8 @@ class Hurry(NamedTuple):
 class Report(NamedTuple):
     """After a pass over one session: what is acknowledged; done when that is everything; deleted by the server.
 
-    ticket is that of the last order before the pass. reached says whether the server took what there was.
+    ticket is that of the last order before the pass. reached says whether the server took what there was,
+    boot which start of the server that was.
     """
 
     session_id: str
@@ -73,6 +75,7 @@ class Report(NamedTuple):
     done: bool
     deleted: bool
     reached: bool
+    boot: str
 
 
 class Shipping:
@@ -80,6 +83,7 @@ class Shipping:
 
     def __init__(
         self,
+        spool: Path,
         identity: dict[str, Any],
         make_uplink: Callable[[Meta], Uplink],
         report: Callable[[Report], None],
@@ -94,6 +98,7 @@ class Shipping:
         self._clock = clock
         self._inbox: queue.SimpleQueue[Serve | Forget | Hurry] = queue.SimpleQueue()
         self._uplinks: dict[str, Uplink] = {}
+        self._again = Again(spool, self._delivery)
         self._leases: dict[str, float] = {}
         self._leased_at: dict[str, float] = {}
         self._deliveries: dict[str, Delivery] = {}
@@ -113,7 +118,11 @@ class Shipping:
                 return True  # an ending session does not wait for the others
         for uplink in self._uplinks.values():
             self._renew(uplink)
-        return False
+        try:
+            return self._again.step(self._uplinks.values())
+        except UplinkError as error:
+            _log.info("done sessions are not compared now: %s", error)
+            return False
 
     def close(self) -> None:
         """Close the connections; after the thread has ended."""
@@ -122,11 +131,7 @@ class Shipping:
 
     def _follow(self, order: Serve | Forget | Hurry) -> None:
         if isinstance(order, Serve):
-            probe = self._make_uplink(order.meta)
-            uplink = self._uplinks.setdefault(probe.url, probe)
-            delivery = Delivery(
-                order.folder, order.meta, uplink, daemon_id=self._identity["id"], max_records=self._max_records
-            )
+            delivery = self._delivery(order.folder, order.meta)
             delivery.last = order.last
             self._deliveries[order.meta.id] = delivery
         elif isinstance(order, Forget):
@@ -137,6 +142,11 @@ class Shipping:
             self._tickets[order.session_id] = order.ticket
             if order.at_once:
                 known.uplink.backoff.next_s = known.backoff.next_s = 0.0
+
+    def _delivery(self, folder: Path, meta: Meta) -> Delivery:
+        probe = self._make_uplink(meta)
+        uplink = self._uplinks.setdefault(probe.url, probe)
+        return Delivery(folder, meta, uplink, daemon_id=self._identity["id"], max_records=self._max_records)
 
     def _ship(self, delivery: Delivery) -> Report:
         uplink, now = delivery.uplink, self._clock()
@@ -165,7 +175,7 @@ class Shipping:
             acked, unacked = {}, 1
         name = delivery.meta.id
         done = delivery.deleted or (delivery.asked and unacked == 0)
-        return Report(name, self._tickets.get(name, 0), acked, unacked, done, delivery.deleted, reached)
+        return Report(name, self._tickets.get(name, 0), acked, unacked, done, delivery.deleted, reached, uplink.boot)
 
     def _register(self, uplink: Uplink) -> None:
         """Tell a server who we are, once; one that has no such endpoint is told nothing. Raises: UplinkError."""

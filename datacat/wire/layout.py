@@ -101,6 +101,8 @@ class Shipper(msgspec.Struct, omit_defaults=True):
     status: str = "active"
     """ended, crashed or abnormal once the verdict is made."""
     written_us: int = 0
+    boot: str = ""
+    """The server's boot id at that time: with another one it may have lost something."""
 
 
 class Summary(msgspec.Struct, omit_defaults=True):

@@ -1,9 +1,12 @@
 """The whole daemon as a real process, before real apps that end in real ways; only the server is a small one."""
 
+import json
 import signal
+import socket
 import time
 
 import pytest
+import requests
 from daemon_helpers import Journal, now_us
 from helpers import eventually
 
@@ -295,3 +298,107 @@ def test_what_the_process_uses_is_recorded_unless_it_is_switched_off(watched, se
     end_app(app)
     verdict(server, quiet)
     assert {m["name"] for m in server.records(quiet.id, "metric")} == {"own"}
+
+
+class Local:
+    """A daemon started by hand, as a client of its local endpoints sees it."""
+
+    def __init__(self, spool, processes, server_url, *flags):
+        port_file = spool / "port"
+        port_file.unlink(missing_ok=True)
+        flags = ("--server-url", server_url, "--batch-interval-seconds", "0.1", "--port-file", str(port_file), *flags)
+        self.process = processes.daemon(spool, *flags)
+        self.port = int(eventually(lambda: port_file.exists() and port_file.read_text()))
+
+    def post(self, path, **members):
+        answer = requests.post(f"http://127.0.0.1:{self.port}{path}", json=members, timeout=20)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    def get(self, path):
+        return requests.get(f"http://127.0.0.1:{self.port}{path}", timeout=20).json()
+
+
+def test_a_local_client_works_while_the_server_is_away_and_nothing_is_lost(spool, processes, server):
+    local = Local(spool, processes, "http://127.0.0.1:9")
+    name = local.post("/register", product="shop", version="1")["session_id"]
+    local.post("/event", session_id=name, name="offline")
+    own = local.get(f"/session?session_id={name}")
+    assert [event["name"] for event in own["events"]] == ["offline"]
+    assert [head["id"] for head in local.get("/sessions")["sessions"]] == [name]
+    health = local.get("/health")
+    assert health["unacked"] > 0
+    assert health["server_reached"] is False
+    assert local.post("/end", session_id=name, timeout_s=0.2) == {"status": "ok", "flushed": False}
+    local.process.send_signal(signal.SIGTERM)
+    assert local.process.wait(10) == 0
+
+    later = Local(spool, processes, server.url)
+    eventually(lambda: server.records(name, "close"))
+    assert [event["name"] for event in server.records(name, "event")] == ["offline"]
+    later.process.send_signal(signal.SIGTERM)
+    assert later.process.wait(10) == 0
+
+
+def test_a_local_client_goes_on_with_its_session_after_the_daemon_was_killed(spool, processes, server):
+    first = Local(spool, processes, server.url)
+    name = first.post("/register", product="shop", version="1")["session_id"]
+    first.post("/event", session_id=name, name="before")
+    eventually(lambda: server.records(name, "event"))
+    first.process.kill()
+    first.process.wait()
+    second = Local(spool, processes, server.url)
+    second.post("/event", session_id=name, name="after")
+    second.post("/end", session_id=name)
+    assert [event["name"] for event in server.records(name, "event")] == ["before", "after"]
+    assert server.records(name, "verdict") == []
+
+
+def test_a_local_client_that_stops_beating_is_hung_unless_it_paused(spool, processes, server):
+    local = Local(spool, processes, server.url, "--heartbeat-timeout-seconds", "0.4")
+    paused = local.post("/register", product="shop", version="1")["session_id"]
+    name = local.post("/register", product="shop", version="1")["session_id"]
+    for one in (paused, name):
+        local.post("/heartbeat", session_id=one)
+    local.post("/pause_heartbeat", session_id=paused)
+    eventually(lambda: [v for v in server.records(name, "verdict") if v["status"] == "hung"])
+    local.post("/heartbeat", session_id=name)
+    eventually(lambda: [v for v in server.records(name, "verdict") if v["status"] == "active"])
+    assert server.records(paused, "verdict") == []
+    local.post("/resume_heartbeat", session_id=paused)
+    eventually(lambda: [v for v in server.records(paused, "verdict") if v["status"] == "hung"])
+
+
+def test_two_apps_at_once_have_two_daemons_with_two_ports(watched, server):
+    (app, one, _), (other, two, _) = watched(), watched()
+    ports = {json.loads((journal.folder / "daemon").read_text())["port"] for journal in (one, two)}
+    assert len(ports) == 2
+    for each in (app, other):
+        end_app(each, signal.SIGKILL)
+    assert verdict(server, one)["reason"] == verdict(server, two)["reason"] == "killed"
+
+
+def test_a_server_that_does_not_answer_never_keeps_the_daemon_from_leaving(spool, processes):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        app, began = processes.app()
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        journal = Journal(spool, pid=app.pid, start=began, server_url=url)
+        daemon = processes.daemon(spool, "--owner", str(app.pid), "--owner-start", str(began), *FAST)
+        eventually((journal.folder / "daemon").exists)
+        started = time.monotonic()
+        end_app(app, signal.SIGKILL)
+        assert daemon.wait(15) == 0
+        assert time.monotonic() - started < 10
+        assert not (journal.folder / "summary.json").exists()
+
+
+def test_the_stacks_of_a_hang_come_with_its_event(watched, server):
+    app, journal, _ = watched()
+    (journal.folder / "stacks").write_text(
+        'Thread 0x01 (most recent call first):\n  File "cart.py", line 3 in wait\n  File "cart.py", line 9 in <module>\n'
+    )
+    journal.beat(timeout_s=0.3)
+    (event,) = eventually(lambda: server.records(journal.id, "event"))
+    assert event["stacktrace"] == ["cart.py:9 in <module>", "cart.py:3 in wait"]
+    assert event["data"]["threads"][0]["thread"] == "01"
+    end_app(app)

@@ -84,6 +84,7 @@ def test_every_record_whose_call_returned_is_in_the_journal_in_order(tmp_path, t
 
 
 @pytest.mark.long
+@pytest.mark.timeout(900)
 def test_hundreds_of_kills_lose_nothing(tmp_path):
     for number in range(200):
         folder = tmp_path / str(number)

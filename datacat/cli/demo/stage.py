@@ -14,6 +14,7 @@ from typing import IO, Self
 from datacat import host
 from datacat.cli.demo.ledger import Ledger
 from datacat.cli.demo.programs import PROGRAMS
+from datacat.client import spawn
 from datacat.errors import Busy, DatacatError, HostError
 from datacat.wire import layout
 from datacat.worker import Pump
@@ -40,7 +41,9 @@ class Stage:
         self._killer: Pump | None = None
         self._over = threading.Event()
         self._logs: list[IO[bytes]] = []
-        self._environ = {name: value for name, value in environ.items() if not name.startswith("DATACAT_")}
+        kept = {name: value for name, value in environ.items() if not name.startswith("DATACAT_")}
+        # A package keeps datacat where only its own commands look for it.
+        self._environ = spawn.daemon_environ(kept)
         self._environ |= _SETTINGS
         # The journals of the demo are not the user's; what a demo leaves behind disturbs nobody.
         self._environ["XDG_STATE_HOME"] = str(folder / "state")

@@ -15,7 +15,8 @@ class Worker:
     """Own one thread that calls work() every interval_s seconds, and at once when poked, until stop().
 
     work() returns whether there is more to do right now; True runs it again without waiting. A call that raises is
-    logged and counted (failures), and the next one still runs. last_ok is the clock of the last call that returned.
+    logged and counted (failures), and the next one still runs. last_ok is the clock of the last call that returned,
+    last_ended of the last that returned or raised: old, it says that work() hangs.
     start, poke and stop may be called from any thread; stop() is idempotent and must not be called by work() itself.
     """
 
@@ -30,7 +31,7 @@ class Worker:
         self.name = name
         self.interval_s = interval_s
         self.failures = 0
-        self.last_ok = clock()
+        self.last_ok = self.last_ended = clock()
         self._work = work
         self._clock = clock
         self._due = threading.Event()
@@ -69,11 +70,12 @@ class Worker:
                 return
             try:
                 while self._work() and not self._stopping:
-                    pass
+                    self.last_ended = self._clock()
                 self.last_ok = self._clock()
             except Exception:
                 self.failures += 1
                 _log.exception("%s failed; it runs again in %.0f s", self.name, self.interval_s)
+            self.last_ended = self._clock()
 
 
 class Pump:

@@ -1,6 +1,5 @@
 """The command datacat-server: flags made from the settings table, errors in one line."""
 
-import logging
 import os
 import sys
 from collections.abc import Callable
@@ -9,8 +8,9 @@ from typing import Any
 import click
 
 from datacat import __version__
-from datacat.errors import Busy, ConfigError, DatacatError, HostError, StoreError
-from datacat.server.config import ENVIRONMENT_PREFIX, SETTINGS, Config, load, settings_doc
+from datacat.errors import DatacatError
+from datacat.server import logs
+from datacat.server.config import ENVIRONMENT_PREFIX, SETTINGS, load, settings_doc
 
 EX_OK = 0
 EX_FAILED = 1
@@ -42,15 +42,17 @@ def command(print_doc: bool, **flags: object) -> int:
     if print_doc:
         click.echo(settings_doc(), nl=False)
         return EX_OK
-    config = load(flags, os.environ)
-    _log_to_stderr(config)
-    from datacat.server.service import run  # CherryPy takes 0.2 s that --help does not need
+    load(flags, os.environ)  # says what is wrong before CherryPy is loaded
+    from datacat.server.run import run  # CherryPy takes 0.2 s that --help does not need
 
-    return EX_OK if run(config) else EX_FAILED
+    return EX_OK if run(lambda: load(flags, os.environ)) else EX_FAILED
 
 
 def main() -> None:
-    """Run the command; exit code 78 (EX_CONFIG) when something has to be changed before it can start."""
+    """Run the command.
+
+    Exit code 78 (EX_CONFIG) when a person has to change something before it can start; 1 when the next try may succeed.
+    """
     try:
         code = command.main(prog_name="datacat-server", standalone_mode=False)
     except click.ClickException as error:
@@ -58,19 +60,10 @@ def main() -> None:
         code = error.exit_code
     except click.Abort:
         code = EX_FAILED
-    except (ConfigError, HostError, StoreError, Busy) as error:
-        click.echo(f"datacat-server: {error}", err=True)
-        code = EX_CONFIG
     except DatacatError as error:
-        click.echo(f"datacat-server: {error}", err=True)
-        code = EX_FAILED
+        click.echo(logs.last_words(str(error), os.environ), err=True)
+        code = EX_CONFIG if error.permanent else EX_FAILED
     sys.exit(code if isinstance(code, int) else EX_OK)
-
-
-def _log_to_stderr(config: Config) -> None:
-    logging.basicConfig(
-        level=config.log_level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
 
 
 if __name__ == "__main__":

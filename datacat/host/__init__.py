@@ -17,12 +17,14 @@ Busy. Processes are watched by host.process, which is not for the client.
     state_dir() -> Path           of the user: journals
     state_dirs() -> list[Path]    state_dir and where to go when it cannot be written
     data_dir() -> Path            of the server
+    needs_a_person(error) -> bool an OSError that trying again does not cure
 """
 
 import sys
 
 from datacat.host.folders import data_dir, state_dir, state_dirs
 from datacat.host.locks import Lock
+from datacat.host.refusals import needs_a_person
 
 if sys.platform == "win32":
     from datacat.host.windows import (
@@ -75,6 +77,7 @@ __all__ = [
     "hostname",
     "lock",
     "machine_id",
+    "needs_a_person",
     "pid_namespace",
     "platform",
     "preallocate",

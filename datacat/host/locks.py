@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Self
 
 from datacat.errors import Busy, HostError
+from datacat.host.refusals import needs_a_person
 
 TRIES = 3
 """held() has the lock itself for some microseconds: one refusal proves nothing, so a lock is tried so often."""
@@ -74,9 +75,13 @@ def open_lock(path: Path, *, create: bool) -> int:
     except FileNotFoundError:
         if not create:
             raise
-        raise HostError(f"cannot lock {path}: its folder does not exist") from None
+        raise HostError(f"cannot lock {path}: its folder does not exist", permanent=True) from None
     except OSError as error:
-        raise HostError(f"cannot lock {path}: {error.strerror}") from error
+        raise HostError(
+            f"cannot lock {path}: {error.strerror}",
+            hint="check who owns the folder and whether it can be written",
+            permanent=needs_a_person(error),
+        ) from error
 
 
 def _is_at(fd: int, path: Path) -> bool:

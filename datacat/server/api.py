@@ -10,6 +10,7 @@ import msgspec
 
 from datacat.errors import Deleted, NotFound, WireError
 from datacat.server import filters, inputs, judge, views
+from datacat.server.config import Live
 from datacat.server.leases import Leases
 from datacat.server.own import OwnStream, line_of
 from datacat.server.router import Answer, Request, Route, as_json
@@ -29,11 +30,11 @@ _CHUNK_BYTES = 64 * 1024
 class Api:
     """The handlers. Any thread; every answer to a write is given when the write is on disk."""
 
-    def __init__(self, own: OwnStream, leases: Leases, lease_s: float) -> None:
+    def __init__(self, own: OwnStream, leases: Leases, live: Live) -> None:
         self._own = own
         self._store = own.store
         self._leases = leases
-        self._lease_s = lease_s
+        self._live = live
         self._creating = threading.Lock()
 
     def routes(self) -> list[Route]:
@@ -198,17 +199,17 @@ class Api:
         """POST /api/daemons."""
         told = inputs.daemon(request.json())
         self._leases.register(told, self._own.clock_us())
-        return as_json({"id": told["id"], "lease_s": self._lease_s, "boot": self._own.boot})
+        return as_json({"id": told["id"], "lease_s": self._live.now.lease_s, "boot": self._own.boot})
 
     def renew(self, request: Request) -> Answer:
         """POST /api/daemons/{id}/heartbeat."""
         daemon_id = inputs.daemon({"id": request.path["id"]})["id"]
         self._leases.renew(daemon_id, self._own.clock_us(), inputs.sessions(request.json()))
-        return as_json({"lease_s": self._lease_s, "boot": self._own.boot})
+        return as_json({"lease_s": self._live.now.lease_s, "boot": self._own.boot})
 
     def daemons(self, _request: Request) -> Answer:
         """GET /api/daemons: who is connected."""
-        return as_json({"daemons": self._leases.rows(self._own.clock_us(), self._lease_s)})
+        return as_json({"daemons": self._leases.rows(self._own.clock_us(), self._live.now.lease_s)})
 
     def _rows(self, kind: str) -> Callable[[Request], Answer]:
         def rows(request: Request) -> Answer:

@@ -8,7 +8,7 @@ belong to the other datacat programs and are left alone.
 import ipaddress
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +20,17 @@ LOG_LEVELS = ("debug", "info", "warning", "error")
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One row of the table. parse turns what a source gave into the value, or raises ValueError."""
+    """One row of the table. parse turns what a source gave into the value, or raises ValueError.
+
+    live: a reload (SIGHUP) changes it while the server runs.
+    """
 
     name: str
     default: Any
     parse: Callable[[object], Any]
     allowed: str
     about: str
+    live: bool = False
 
     @property
     def is_switch(self) -> bool:
@@ -90,8 +94,8 @@ def _word(words: tuple[str, ...]) -> Callable[[object], str]:
     return parse
 
 
-def _setting(default: Any, parse: Callable[[object], Any], allowed: str, about: str) -> Any:
-    return field(default=default, metadata={"parse": parse, "allowed": allowed, "about": about})
+def _setting(default: Any, parse: Callable[[object], Any], allowed: str, about: str, *, live: bool = False) -> Any:
+    return field(default=default, metadata={"parse": parse, "allowed": allowed, "about": about, "live": live})
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,30 +135,35 @@ class Config:
         _whole(1, 100_000),
         "a whole number from 1 to 100000",
         "How many connections may be open at once; the open files of the process (ulimit -n) must allow it.",
+        live=True,
     )
     heartbeat_timeout_s: float = _setting(
         60.0,
         _number(0.1, 86_400),
         "seconds from 0.1 to 86400",
         "A session that nobody ships is hung when its heartbeats stay away for so long.",
+        live=True,
     )
     contact_timeout_s: float = _setting(
         120.0,
         _number(0.1, 86_400),
         "seconds from 0.1 to 86400",
         "A session that nobody ships is suspended when it has sent nothing for so long.",
+        live=True,
     )
     lease_s: float = _setting(
         60.0,
         _number(0.1, 86_400),
         "seconds from 0.1 to 86400",
         "The sessions of a daemon are suspended when it has sent nothing for so long.",
+        live=True,
     )
     lost_after_s: float = _setting(
         86_400.0,
         _number(0.1, 31_536_000),
         "seconds from 0.1 to 31536000",
         "A session is lost when nothing has been heard of it for so long.",
+        live=True,
     )
     sweep_interval_s: float = _setting(
         5.0, _number(0.05, 3600), "seconds from 0.05 to 3600", "How often the status of open sessions is judged."
@@ -164,18 +173,58 @@ class Config:
         _number(0, 36_500),
         "days from 0 to 36500",
         "Sessions are deleted so long after their end; 0 keeps them for ever. Open sessions are never deleted.",
+        live=True,
     )
     log_level: str = _setting(
-        "info", _word(LOG_LEVELS), f"one of {', '.join(LOG_LEVELS)}", "How much the server tells about itself."
+        "info",
+        _word(LOG_LEVELS),
+        f"one of {', '.join(LOG_LEVELS)}",
+        "How much the server tells about itself.",
+        live=True,
+    )
+    log_file: str = _setting(
+        "",
+        _text,
+        "a path",
+        "A file for what the server tells about itself; at 10 MiB a new one begins, five old ones stay. Not given: "
+        "stderr, with the journal's priorities when that is where it goes.",
+    )
+    self_watchdog: bool = _setting(
+        False,
+        _switch,
+        "true or false",
+        "End the process, with the stacks of all threads on stderr, when it does no work for 20 s; for managers that "
+        "start it again but do not watch it, such as launchd and Windows.",
     )
 
 
 SETTINGS: tuple[Setting, ...] = tuple(
-    Setting(item.name, item.default, item.metadata["parse"], item.metadata["allowed"], item.metadata["about"])
+    Setting(
+        item.name,
+        item.default,
+        item.metadata["parse"],
+        item.metadata["allowed"],
+        item.metadata["about"],
+        item.metadata["live"],
+    )
     for item in fields(Config)
 )
 """The table: flags, environment, file and docs/settings.md are made from it."""
 _BY_NAME = {setting.name: setting for setting in SETTINGS}
+
+
+class Live:
+    """The settings as they are now. Any thread may read; a reload puts another Config there."""
+
+    def __init__(self, config: Config) -> None:
+        self.now = config
+
+    def reload(self, wanted: Config) -> tuple[list[str], list[str]]:
+        """Take the settings that can change while the server runs; return (changed, those that need a restart)."""
+        differing = [row for row in SETTINGS if getattr(wanted, row.name) != getattr(self.now, row.name)]
+        live = {row.name: getattr(wanted, row.name) for row in differing if row.live}
+        self.now = replace(self.now, **live)
+        return list(live), [row.name for row in differing if not row.live]
 
 
 def load(flags: Mapping[str, object], environ: Mapping[str, str]) -> Config:
@@ -234,6 +283,8 @@ def settings_doc() -> str:
         "Each setting has one name: `port` in the TOML file that `--config` names, `DATACAT_PORT` in the environment,",
         "`--port` on the command line. A flag wins over the environment, the environment over the file, the file over",
         "the default. What is unknown in the file or malformed anywhere stops the start (exit code 78).\n",
+        "A reload (`systemctl reload datacat-server`, or SIGHUP) reads the file again, changes what can change while",
+        "the server runs, and says what needs a restart. A file that is malformed then changes nothing.\n",
         "This page is made from the table in `datacat/server/config.py`:",
         "`datacat-server --settings-doc > docs/settings.md`.\n",
     ]
@@ -245,7 +296,8 @@ def settings_doc() -> str:
             f"{setting.about}\n",
             f"- {shape}, `{ENVIRONMENT_PREFIX}{setting.name.upper()}`",
             f"- value: {setting.allowed}",
-            f"- default: {_shown(setting.default)}\n",
+            f"- default: {_shown(setting.default)}",
+            f"- changed by: {'a reload or a restart' if setting.live else 'a restart'}\n",
         ]
     return "\n".join(parts)
 

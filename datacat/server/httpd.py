@@ -11,13 +11,16 @@ import logging
 import queue
 import re
 import socket
+import threading
 import time
 from typing import Any, NamedTuple
 
-from cheroot import connections, server, wsgi
+from cheroot import server, wsgi
 
-from datacat.errors import HostError
+from datacat.server import listen
 from datacat.server.bodies import MAX_REQUEST_BYTES, too_large
+from datacat.server.connections import Connections, Waker
+from datacat.server.probe import ask, own_address
 from datacat.server.problems import problem
 
 _log = logging.getLogger(__name__)
@@ -37,7 +40,8 @@ MAX_CHUNK_LINE_BYTES = 64
 MIN_CHUNK_BYTES = 64
 """Chunks may be smaller on average only while there are few: each costs as much time as some kilobytes."""
 FEW_CHUNKS = 1000
-BACKLOG = 256
+DRAIN_S = 0.5
+"""At a stop, so long every answer says that its connection ends; then the idle ones are closed."""
 QUEUE_SIZE = 128
 """Requests that wait for a thread; more are told 503."""
 BUFFER_BYTES = 64 * 1024
@@ -67,6 +71,7 @@ class Limits(NamedTuple):
     head_s: float = HEAD_S
     body_s: float = BODY_S
     idle_s: float = IDLE_S
+    drain_s: float = DRAIN_S
 
 
 class _Headers(server.HeaderReader):
@@ -262,6 +267,8 @@ class _Connection(server.HTTPConnection):
             self.wfile.flush()
         except OSError:
             return False
+        finally:
+            self.server.served += 1
         return keep
 
 
@@ -281,30 +288,72 @@ class Server(wsgi.Server):
             numthreads=limits.threads,
             server_name=self.NAME,
             max=limits.threads,
-            request_queue_size=BACKLOG,
+            request_queue_size=listen.BACKLOG,
             timeout=limits.idle_s,  # type: ignore[arg-type]  # it is only compared with times
             accepted_queue_size=QUEUE_SIZE,
             accepted_queue_timeout=0,
         )
         self.software = self.NAME
         self.limits = limits
+        self.served = 0
         self._bound = sock
+        self._draining = False
+        self._served_at_probe = -1
 
     def prepare(self) -> None:
         """Start the worker threads; cheroot would bind here, when it is too late to say that the port is taken."""
         self._interrupt = None
         self.socket = self._bound
         self.socket.settimeout(1)
-        self._connections = connections.ConnectionManager(self)
+        self._connections = Connections(self)
         self.requests.start()
         self.ready = True
         self._start_time = time.time()
 
+    @property
+    def can_add_keepalive_connection(self) -> bool:
+        """Whether connections outlive their request."""
+        return bool(self.ready) and not self._draining
+
+    def stop(self) -> None:
+        """Answer what has come, tell clients to connect again, close the connections; the socket stays open."""
+        if not self.ready:
+            return
+        self._draining = True
+        self._connections.accept_no_more()
+        deadline, pause = time.monotonic() + self.limits.drain_s, threading.Event()
+        while self._connections.count and time.monotonic() < deadline:
+            pause.wait(0.01)
+        # cheroot would connect to it, and that connection would wait for the next process.
+        self.socket = None
+        super().stop()
+
+    def probe(self, timeout_s: float) -> None:
+        """Let a worker thread answer a request.
+
+        It comes through the real socket, or through a pair of sockets when this process cannot reach its own.
+        Raises: OSError when nobody answers in time, RuntimeError when the pool does not work.
+        """
+        status = 0
+        if listen.is_reachable(self._bound):
+            status = ask(socket.create_connection(own_address(self._bound), timeout_s), timeout_s)
+        if status in (0, 503):
+            # 503: there are too many connections or requests, and the thread that accepts has said so.
+            mine, theirs = socket.socketpair()
+            conn = _Connection(self, theirs)
+            conn.remote_addr, conn.remote_port = "127.0.0.1", 0
+            self.put_conn(conn)
+            status = ask(mine, timeout_s)
+        if status != 200 and self.served == self._served_at_probe:
+            raise RuntimeError(f"the worker threads answer no requests (status {status})")
+        self._served_at_probe = self.served
+
     def process_conn(self, conn: Any) -> None:
         """Give a connection to a worker thread, a new one to the selector, or say 503."""
+        if isinstance(conn, Waker):
+            return
         if conn.last_used is None:
-            connected: Any = self._connections
-            if connected._num_connections >= self.limits.max_connections:  # noqa: SLF001  there is no public way
+            if self._connections.count >= self.limits.max_connections:
                 self._refuse(conn, "there are too many connections")
             else:
                 self.put_conn(conn)
@@ -324,29 +373,3 @@ class Server(wsgi.Server):
             conn.socket.send(_error(503, why, "Service Unavailable"))
         with contextlib.suppress(OSError):
             conn.close()
-
-
-def bind(host: str, port: int) -> socket.socket:
-    """Return a listening socket. Raises: HostError that names the address and what to do."""
-    where = f"{host}:{port}"
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    except OSError as error:
-        raise HostError(f"cannot listen on {where}: {error.strerror}", hint="use another --host") from error
-    family, kind, protocol, _, address = found[0]
-    sock = socket.socket(family, kind, protocol)
-    try:
-        # Elsewhere it lets a restart take the port at once; on Windows it would let two servers share it.
-        option = getattr(socket, "SO_EXCLUSIVEADDRUSE", socket.SO_REUSEADDR)
-        sock.setsockopt(socket.SOL_SOCKET, option, 1)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if family == socket.AF_INET6 and host == "::":
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        sock.bind(address)
-        sock.listen(BACKLOG)
-    except OSError as error:
-        sock.close()
-        raise HostError(
-            f"cannot listen on {where}: {error.strerror}", hint="stop what listens there, or use another --port"
-        ) from error
-    return sock

@@ -11,7 +11,7 @@ import msgspec
 
 from datacat.errors import Deleted, NotFound
 from datacat.server import judge
-from datacat.server.config import Config
+from datacat.server.config import Config, Live
 from datacat.server.judge import Heard, Limits
 from datacat.server.leases import Contacts, Leases
 from datacat.server.own import OwnStream, line_of
@@ -41,12 +41,12 @@ class Job(NamedTuple):
     step: Callable[[int], bool]
 
 
-def jobs(own: OwnStream, leases: Leases, config: Config, now_us: int) -> list[Job]:
+def jobs(own: OwnStream, leases: Leases, live: Live, now_us: int) -> list[Job]:
     """Return the table of recurring work."""
-    sweep = Sweep(own, leases, config, now_us)
+    sweep = Sweep(own, leases, live, now_us)
     return [
-        Job("sweep", config.sweep_interval_s, sweep.step),
-        Job("retain", RETAIN_INTERVAL_S, lambda now: retain(own.store, now, config.retention_days)),
+        Job("sweep", live.now.sweep_interval_s, sweep.step),
+        Job("retain", RETAIN_INTERVAL_S, lambda now: retain(own.store, now, live.now.retention_days)),
         Job("tend", TEND_INTERVAL_S, lambda now: tend(own.store, now)),
     ]
 
@@ -58,22 +58,19 @@ class Sweep:
     clock, the newest one changed.
     """
 
-    def __init__(self, own: OwnStream, leases: Leases, config: Config, now_us: int) -> None:
+    def __init__(self, own: OwnStream, leases: Leases, live: Live, now_us: int) -> None:
         self._own = own
         self._leases = leases
-        self._limits = Limits(
-            round(config.heartbeat_timeout_s * _US),
-            round(config.contact_timeout_s * _US),
-            round(config.lease_s * _US),
-            round(config.lost_after_s * _US),
-        )
-        self._late_us = round(config.sweep_interval_s * MISSED_SWEEPS * _US) + 10 * _US
+        self._live = live
+        self._limits = _limits(live.now)
+        self._late_us = round(live.now.sweep_interval_s * MISSED_SWEEPS * _US) + 10 * _US
         self._last_us = now_us
         self._listening_since = now_us
         self._beats: dict[str, tuple[int, int]] = {}
 
     def step(self, now_us: int) -> bool:
         """Judge every open session once."""
+        self._limits = _limits(self._live.now)
         if not 0 <= now_us - self._last_us <= self._late_us:
             self._listening_since = now_us
             self._beats = {session_id: (beat, now_us) for session_id, (beat, _) in self._beats.items()}
@@ -113,6 +110,15 @@ class Sweep:
         if known is None or known[0] != head.last_heartbeat:
             known = self._beats[head.id] = (head.last_heartbeat, now_us)
         return known[1]
+
+
+def _limits(config: Config) -> Limits:
+    return Limits(
+        round(config.heartbeat_timeout_s * _US),
+        round(config.contact_timeout_s * _US),
+        round(config.lease_s * _US),
+        round(config.lost_after_s * _US),
+    )
 
 
 def last_closing(store: Store, session_id: str) -> Closing | None:

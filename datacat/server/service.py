@@ -7,12 +7,9 @@ import contextlib
 import logging
 import os
 import secrets
-import signal
 import socket
-import sys
-import threading
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +17,15 @@ from cherrypy.process import wspbus
 from cherrypy.process.servers import ServerAdapter
 
 from datacat import host
-from datacat.errors import Busy, HostError
-from datacat.server import httpd, ingest, plugins, router
+from datacat.errors import Busy, ConfigError, HostError
+from datacat.server import faults, httpd, ingest, listen, plugins, router, watchdog
 from datacat.server.api import Api
-from datacat.server.config import Config, is_loopback
+from datacat.server.config import Config, Live, is_loopback
 from datacat.server.gate import Rights, gate
 from datacat.server.health import Health
 from datacat.server.jobs import Job, jobs
 from datacat.server.leases import Leases
+from datacat.server.notify import Notifier, Rate, how_it_goes
 from datacat.server.own import OwnStream, now_us
 from datacat.server.pages import Pages
 from datacat.store import Store, open_store
@@ -36,6 +34,8 @@ from datacat.worker import Worker
 _log = logging.getLogger(__name__)
 
 _BOOT_BYTES = 8
+STATUS_INTERVAL_S = 10.0
+"""How often the service manager is told how it goes, if that has changed."""
 
 
 class Service:
@@ -45,9 +45,16 @@ class Service:
     """
 
     def __init__(
-        self, config: Config, store: Store, sock: socket.socket, environ: Mapping[str, str], rights: Rights | None
+        self,
+        config: Config,
+        store: Store,
+        sock: socket.socket,
+        notifier: Notifier,
+        environ: Mapping[str, str],
+        rights: Rights | None,
+        ends_in_s: float,
     ) -> None:
-        self.config = config
+        self.live = Live(config)
         self.store = store
         self.boot = secrets.token_hex(_BOOT_BYTES)
         self._draining = False
@@ -55,11 +62,22 @@ class Service:
         self._address = sock.getsockname()[:2]
         self.own = OwnStream(store, self.boot)
         self.leases = Leases()
-        self.site = site(config, self.own, self.leases, lambda: self._draining, rights)
+        self.site = faults.arm(environ, site(self.live, self.own, self.leases, lambda: self._draining, rights))
         limits = httpd.Limits(config.threads, config.max_connections)
         self._http = httpd.Server(sock, self.site, limits)
-        self._workers = [_worker(job) for job in jobs(self.own, self.leases, config, now_us())]
-        self._manager = plugins.ServiceManager(environ, self._workers, store, self._self_address, time.monotonic)
+        self._workers = [_worker(job) for job in jobs(self.own, self.leases, self.live, now_us())]
+        self._notifier = notifier
+        self._rate = Rate(time.monotonic)
+        self._status = Worker("status", STATUS_INTERVAL_S, self._tell_status)
+        manager_s = watchdog.limit_s(environ, os.getpid())
+        limit_s = manager_s or (watchdog.SELF_LIMIT_S if config.self_watchdog else 0.0)
+        self._watchdog = watchdog.Watchdog(
+            watchdog.SelfCheck(self._http, store, self._workers, time.monotonic, limit_s),
+            notifier,
+            limit_s if notifier.heard or config.self_watchdog else 0.0,
+            kills_itself=config.self_watchdog,
+            ends_in_s=ends_in_s,
+        )
         self._bus: Any = wspbus.Bus()
         self._subscribe()
 
@@ -94,13 +112,44 @@ class Service:
         """Let go of what build() opened; idempotent."""
         with contextlib.suppress(OSError):
             self._socket.close()
-        self._manager.close()
         self.store.close()
+        self._watchdog.close()
+        self._notifier.close()
 
-    def _self_address(self) -> tuple[str, int]:
-        """Return where this process reaches itself."""
-        name, port = self._address
-        return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(name, name), port  # noqa: S104  compared, not listened on
+    def reload(self, read: Callable[[], Config]) -> None:
+        """Read the settings again and take those that can change; a malformed one changes nothing and is logged."""
+        self._notifier.reloading()
+        try:
+            changed, waiting = self.live.reload(read())
+        except ConfigError as error:
+            _log.error("the settings stay as they are: %s", error)
+        else:
+            self._http.limits = self._http.limits._replace(max_connections=self.live.now.max_connections)
+            for name in changed:
+                _log.info("%s is %s now", name, getattr(self.live.now, name))
+            if waiting:
+                _log.warning("a change of %s needs a restart", ", ".join(waiting))
+            if not changed and not waiting:
+                _log.info("the settings were read again; nothing has changed")
+        self._notifier.ready(self._how())
+
+    def _announce(self) -> None:
+        self._notifier.ready(self._how())
+        self._watchdog.start()
+        if self._notifier.heard:
+            self._status.start()
+
+    def _leave(self) -> None:
+        self._notifier.stopping("finishing what has come, then closing the store")
+        self._status.stop()
+        self._watchdog.stop()
+
+    def _tell_status(self) -> None:
+        self._notifier.status(self._how())
+
+    def _how(self) -> str:
+        stats = self.store.stats()
+        return how_it_goes(stats, self._rate.of(stats.get("records", 0)))
 
     def _subscribe(self) -> None:
         bus = self._bus
@@ -109,83 +158,48 @@ class Service:
         plugins.own(bus, "HTTP", (plugins.START_HTTP, adapter.start), (plugins.STOP_HTTP, adapter.stop))
         for worker in self._workers:
             plugins.own(bus, worker.name, (plugins.START_WORKERS, worker.start), (plugins.STOP_WORKERS, worker.stop))
-        plugins.own(
-            bus,
-            "the service manager",
-            (plugins.START_ANNOUNCE, self._manager.ready),
-            (plugins.STOP_ANNOUNCE, self._manager.stopping),
-        )
+        announce = (plugins.START_ANNOUNCE, self._announce)
+        plugins.own(bus, "the service manager", announce, (plugins.STOP_ANNOUNCE, self._leave))
         plugins.own(bus, "the store", stop=(plugins.STOP_STORE, self.store.close))
 
 
-def build(config: Config, environ: Mapping[str, str] | None = None, *, rights: Rights | None = None) -> Service:
+def build(
+    config: Config,
+    environ: Mapping[str, str] | None = None,
+    *,
+    rights: Rights | None = None,
+    ends_in_s: float = 0.0,
+) -> Service:
     """Open the store and the socket and put the service together; starts nothing.
 
-    environ is what the service manager told (default: the process's). rights: who may do what, default: without keys.
+    environ is what the service manager told (default: the process's). rights: who may do
+    what, default: without keys. ends_in_s: the process is ended when a stop takes longer; 0: never.
     Raises: ConfigError, HostError (the port), Busy and StoreError (the store).
     """
     environ = os.environ if environ is None else environ
-    sock = httpd.bind(config.host, config.port)
-    try:
+    notifier = Notifier(environ)
+    with contextlib.ExitStack() as opened:
+        opened.callback(notifier.close)
+        given = listen.given_sockets(environ, os.getpid())
+        sock = opened.enter_context(listen.listener(config.host, config.port, given, notifier.tell))
         if not config.insecure and not is_loopback(sock.getsockname()[0]):
-            raise HostError(f"{config.host} is not an address of this machine alone", hint="use 127.0.0.1")
-        store = _open(config.store or f"semidbm:{_store_dir(config, environ)}")
-    except BaseException:
-        sock.close()
-        raise
-    try:
-        return Service(config, store, sock, environ, rights)
-    except BaseException:
-        sock.close()
-        store.close()
-        raise
-
-
-def run(config: Config, environ: Mapping[str, str] | None = None) -> bool:
-    """Serve until SIGTERM or SIGINT; True when it stopped because it was asked to. Raises: as build()."""
-    service = build(config, environ)
-    asked = threading.Event()
-    names = ("SIGTERM", "SIGINT", "SIGBREAK")
-    before = {
-        number: signal.signal(number, lambda *_: asked.set())
-        for name in names
-        if (number := getattr(signal, name, None)) is not None
-    }
-    try:
-        service.start()
-        if service.running:
-            _announce(service, config)
-        # A wait without end would keep Windows from delivering Ctrl-C.
-        while service.running and not asked.wait(1.0):
-            pass
-        return asked.is_set()
-    finally:
-        service.stop()
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _announce(service: Service, config: Config) -> None:
-    _log.info("serving on %s", service.url)
-    sys.stdout.write(f"datacat-server: serving on {service.url}\n")
-    sys.stdout.flush()
-    if config.port_file:
-        path = Path(config.port_file)
-        part = path.with_name(path.name + ".part")
-        try:
-            part.write_text(f"{service.port}\n", encoding="ascii")
-            part.replace(path)
-        except OSError as error:
             raise HostError(
-                f"cannot write the port to {path}: {error.strerror}", hint="use another --port-file"
-            ) from error
+                f"{sock.getsockname()[0]} is not an address of this machine alone", hint="use 127.0.0.1", permanent=True
+            )
+        url = config.store or f"semidbm:{_store_dir(config, environ)}"
+        notifier.status(f"opening the store {url}")
+        store = _open(url)
+        opened.callback(store.close)
+        service = Service(config, store, sock, notifier, environ, rights, ends_in_s)
+        opened.pop_all()
+        return service
 
 
-def site(config: Config, own: OwnStream, leases: Leases, is_draining: Any, rights: Rights | None) -> Any:
+def site(live: Live, own: OwnStream, leases: Leases, is_draining: Any, rights: Rights | None) -> Any:
     """Return the WSGI callable for everything: batches go to the hot path, all else through CherryPy."""
-    doors = gate(config, rights)
+    doors = gate(live.now, rights)
     table = [
-        *Api(own, leases, config.lease_s).routes(),
+        *Api(own, leases, live).routes(),
         *Health(own.store, is_draining).routes(),
         *Pages(own.store).routes(),
     ]
@@ -216,7 +230,9 @@ def _store_dir(config: Config, environ: Mapping[str, str]) -> Path:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise HostError(
-            f"cannot make the data folder {folder}: {error.strerror}", hint="use another --data-dir"
+            f"cannot make the data folder {folder}: {error.strerror}",
+            hint="use another --data-dir",
+            permanent=host.needs_a_person(error),
         ) from error
     return folder / "store"
 

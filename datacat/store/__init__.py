@@ -146,8 +146,14 @@ class Store(Protocol):
     def check(self) -> None:
         """Raise StoreError when the store cannot take writes."""
 
+    def check_progress(self, limit_s: float) -> None:
+        """Raise StoreError when only a restart can help: a write has waited for longer than limit_s, or a sync failed.
+
+        A full disk is no such case: reading goes on, and writing does when there is space. Never waits for a lock.
+        """
+
     def stats(self) -> dict[str, int]:
-        """Return sessions, open_sessions, size_bytes and what else the implementation counts."""
+        """Return sessions, open_sessions, size_bytes, records (stored since it was opened), and what else it counts."""
 
     def close(self) -> None:
         """Make everything durable and let go of the files; idempotent."""

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from datacat.errors import StoreError
+from datacat.host import needs_a_person
 from datacat.store import durable, entry
 from datacat.store.chunks import Chunk
 from datacat.store.fold import Head
@@ -66,7 +67,7 @@ def load(
     def visit(number: int, key: bytes, payload: memoryview) -> None:
         opened = entry.open_front(payload)
         if opened is None:
-            raise StoreError(f"an entry in segment {number} has no front")
+            raise StoreError(f"an entry in segment {number} has no front", permanent=True)
         front = opened.front
         if front.deleted:
             if front.id in tombstones:
@@ -133,7 +134,11 @@ def _check_format(root: Path) -> None:
             durable.create(path, FORMAT)
         found = path.read_bytes()
     except OSError as error:
-        raise StoreError(f"cannot read or write {path}: {error}", hint="check the path and its permissions") from error
+        raise StoreError(
+            f"cannot read or write {path}: {error}",
+            hint="check the path and its permissions",
+            permanent=needs_a_person(error),
+        ) from error
     if found != FORMAT:
         raise StoreError(
             f"{root} is of a version that this datacat does not know ({found[:40]!r})",

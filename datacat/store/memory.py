@@ -38,6 +38,7 @@ class MemoryStore:
         self._heads = Heads()
         self._sessions: dict[str, _Session] = {}
         self._closed = False
+        self._records = 0
 
     def append(self, session_id: str, batch: Batch, *, received_us: int) -> Head:
         """See Store.append."""
@@ -56,6 +57,7 @@ class MemoryStore:
                 session.bodies[session.rev] = [line.raw for line in applied.lines]
                 session.chunks.append(chunk)
                 session.rollups.append(applied.rollup)
+                self._records += len(applied.lines)
             self._sessions[session_id] = session
             self._heads.put(applied.head)
             return applied.head
@@ -110,13 +112,17 @@ class MemoryStore:
         """See Store.check."""
         self._check_open()
 
+    def check_progress(self, limit_s: float) -> None:  # noqa: ARG002  # nothing waits for a disk
+        """See Store.check_progress."""
+        self._check_open()
+
     def stats(self) -> dict[str, int]:
         """See Store.stats."""
         with self._lock:
             sessions = list(self._sessions.values())
             size = sum(len(raw) + 1 for session in sessions for lines in session.bodies.values() for raw in lines)
             chunks = sum(len(session.chunks) for session in sessions)
-        return {**self._heads.counts(), "size_bytes": size, "chunks": chunks}
+        return {**self._heads.counts(), "size_bytes": size, "chunks": chunks, "records": self._records}
 
     def close(self) -> None:
         """See Store.close."""

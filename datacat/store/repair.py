@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from datacat.errors import Corrupt, StoreError
+from datacat.host import needs_a_person
 from datacat.store import durable
 from datacat.store.sealed import HEADER, Record, Region, examine, is_foreign, record
 from datacat.store.segment import DATA_FILE, Segment
@@ -55,7 +56,11 @@ def make_segment(root: Path, number: int, salt: int) -> Segment:
     except OSError as error:
         with contextlib.suppress(OSError):  # what stays is removed at the next start
             _is_stray(folder)
-        raise StoreError(f"cannot create {folder}: {error}", hint="check the disk and its permissions") from error
+        raise StoreError(
+            f"cannot create {folder}: {error}",
+            hint="check the disk and its permissions",
+            permanent=needs_a_person(error),
+        ) from error
     return Segment(folder, number, salt)
 
 
@@ -90,7 +95,11 @@ def open_segments(root: Path, visit: Visit) -> tuple[list[Segment], list[Finding
             segment.retire()
         if isinstance(error, StoreError):
             raise
-        raise StoreError(f"cannot repair {root}: {error}", hint="check the disk and its permissions") from error
+        raise StoreError(
+            f"cannot repair {root}: {error}",
+            hint="check the disk and its permissions",
+            permanent=needs_a_person(error),
+        ) from error
     return segments, findings
 
 

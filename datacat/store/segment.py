@@ -14,6 +14,7 @@ from typing import NoReturn
 from semidbm.db import _SemiDBM
 
 from datacat.errors import Corrupt, StoreError
+from datacat.host import needs_a_person
 from datacat.store import durable
 from datacat.store.sealed import MAX_KEY_BYTES, MAX_VALUE_BYTES, VALUE_START, Record, record, unseal
 
@@ -64,7 +65,11 @@ class Segment(_SemiDBM):
         try:
             self._data_fd = os.open(self._data_filename, durable.OPEN_FLAGS)
         except OSError as error:
-            raise StoreError(f"cannot open {self._data_filename}: {error}") from error
+            raise StoreError(
+                f"cannot open {self._data_filename}: {error}",
+                hint="check who owns it",
+                permanent=needs_a_person(error),
+            ) from error
 
     def __setitem__(self, key: bytes, payload: bytes) -> None:
         """Append a record; it is durable after the next sync(). Raises: StoreError, and then nothing was appended."""

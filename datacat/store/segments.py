@@ -163,6 +163,10 @@ class Segments:
             ) from error
         self._troubled = False
 
+    def check_failed(self) -> None:
+        """Raise StoreError when nothing is written any more until the store is opened again; takes no lock."""
+        self._refuse_if_failed()
+
     def stats(self) -> dict[str, int]:
         """Return segments, size_bytes, dead_bytes, damaged_regions."""
         with self._lock:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from datacat.errors import Deleted, Mismatch, StoreError
-from datacat.host import Lock, lock
+from datacat.host import Lock, lock, needs_a_person
 from datacat.store import Batch, Page, Query, RecordQuery, Row, durable, entry
 from datacat.store.apply import Applied, apply
 from datacat.store.cache import States
@@ -24,6 +24,7 @@ from datacat.store.loading import Session, load
 from datacat.store.rollup import Rollup, RollupQuery, Rollups, collect
 from datacat.store.rows import read_rows
 from datacat.store.segments import SEGMENT_BYTES
+from datacat.store.underway import UnderWay
 
 _STRIPES = 64
 """Sessions share so many locks; a thread holds one while it folds and compresses a batch of its session."""
@@ -49,6 +50,8 @@ class SemiStore:
         self._tending = threading.Lock()
         self._heads = Heads()
         self._states = States()
+        self._under_way = UnderWay(clock)
+        self._records = 0
         self._closed = False
         self._owner: Lock = _take(root)
         try:
@@ -59,6 +62,10 @@ class SemiStore:
 
     def append(self, session_id: str, batch: Batch, *, received_us: int) -> Head:
         """See Store.append. Returns after an fsync that began after the batch was written."""
+        with self._under_way.write():
+            return self._append(session_id, batch, received_us)
+
+    def _append(self, session_id: str, batch: Batch, received_us: int) -> Head:
         refusal: Mismatch | Deleted | None = None
         with self._stripe(session_id):
             self._check_open()
@@ -123,6 +130,10 @@ class SemiStore:
 
     def drop(self, session_id: str) -> None:
         """See Store.drop."""
+        with self._under_way.write():
+            self._drop(session_id)
+
+    def _drop(self, session_id: str) -> None:
         with self._stripe(session_id):
             self._check_open()
             head = self._heads.get(session_id)
@@ -150,11 +161,18 @@ class SemiStore:
         """See Store.check."""
         self._segments.check()
 
+    def check_progress(self, limit_s: float) -> None:
+        """See Store.check_progress."""
+        self._segments.check_failed()
+        waited_s = self._under_way.oldest_s()
+        if waited_s > limit_s:
+            raise StoreError(f"a write has waited for {waited_s:.1f} s", hint="look at the disk")
+
     def stats(self) -> dict[str, int]:
         """See Store.stats."""
         with self._lock:
             chunks = sum(len(session.chunks) for session in list(self._sessions.values()))
-        return {**self._heads.counts(), **self._segments.stats(), "chunks": chunks}
+        return {**self._heads.counts(), **self._segments.stats(), "chunks": chunks, "records": self._records}
 
     def close(self) -> None:
         """See Store.close."""
@@ -184,6 +202,7 @@ class SemiStore:
             self._states.put(session_id, rev, applied.state, len(state))
         session.written, session.rev, session.chunk_count, session.ticket = applied.head, rev, chunks, ticket
         with self._lock:
+            self._records += len(applied.lines)
             self._sessions[session_id] = session
 
     def _show(
@@ -346,7 +365,11 @@ def _take(root: Path) -> Lock:
     try:
         durable.make_dir(root)
     except OSError as error:
-        raise StoreError(f"cannot create {root}: {error}", hint="check the path and its permissions") from error
+        raise StoreError(
+            f"cannot create {root}: {error}",
+            hint="check the path and its permissions",
+            permanent=needs_a_person(error),
+        ) from error
     return lock(root / "lock")
 
 

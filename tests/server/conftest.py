@@ -3,7 +3,7 @@
 import pytest
 from wsgi import Client
 
-from datacat.server.config import Config
+from datacat.server.config import Config, Live
 from datacat.server.leases import Leases
 from datacat.server.own import OwnStream
 from datacat.server.service import site
@@ -23,7 +23,7 @@ class Server(Client):
         self.leases = Leases()
         self.config = config or Config()
         self.draining = False
-        super().__init__(site(self.config, self.own, self.leases, lambda: self.draining, rights))
+        super().__init__(site(Live(self.config), self.own, self.leases, lambda: self.draining, rights))
 
     def session(self, **more):
         """Create a session and return its id."""

@@ -5,7 +5,7 @@ import itertools
 import pytest
 
 from datacat.errors import Deleted
-from datacat.server.config import Config
+from datacat.server.config import Config, Live
 from datacat.server.jobs import Sweep, jobs, retain
 from datacat.store import Batch
 from datacat.wire import lines
@@ -23,7 +23,7 @@ class Watched:
     def __init__(self, server, **opened):
         self.server = server
         self.id = f"01890a5d-ac96-774b-bcce-{next(numbers):012x}"
-        self.sweep = Sweep(server.own, server.leases, server.config, server.now_us)
+        self.sweep = Sweep(server.own, server.leases, Live(server.config), server.now_us)
         self.offset = 0
         self.ship(Open(server.now_us, "editor", "1", **opened))
 
@@ -296,7 +296,7 @@ def test_a_server_that_was_away_does_not_hold_it_against_anybody(alone, shipped)
     for watched in (alone, shipped):
         watched.ship(Beat(watched.server.now_us))
     alone.server.now_us += 3600 * US
-    sweep = Sweep(alone.server.own, alone.server.leases, alone.server.config, alone.server.now_us)
+    sweep = Sweep(alone.server.own, alone.server.leases, Live(alone.server.config), alone.server.now_us)
     sweep.step(alone.server.now_us)
     sweep.step(alone.server.now_us + 5 * US)
     assert alone.status == shipped.status == "active"
@@ -319,7 +319,7 @@ def test_a_server_that_slept_does_not_hold_it_against_anybody(alone):
 
 def test_a_suspension_outlives_the_servers_restart(alone):
     alone.later(130)
-    sweep = Sweep(alone.server.own, alone.server.leases, alone.server.config, alone.server.now_us)
+    sweep = Sweep(alone.server.own, alone.server.leases, Live(alone.server.config), alone.server.now_us)
     sweep.step(alone.server.now_us + US)
     assert alone.status == "suspended"
     assert alone.events == ["application_suspended"]
@@ -358,7 +358,9 @@ def test_many_old_sessions_are_deleted_in_steps(server):
 
 
 def test_the_table_of_jobs_follows_the_settings(server):
-    table = {job.name: job for job in jobs(server.own, server.leases, Config(sweep_interval_s=0.5), server.now_us)}
+    table = {
+        job.name: job for job in jobs(server.own, server.leases, Live(Config(sweep_interval_s=0.5)), server.now_us)
+    }
     assert table.keys() == {"sweep", "retain", "tend"}
     assert table["sweep"].interval_s == 0.5
     for job in table.values():

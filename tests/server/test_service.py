@@ -5,7 +5,6 @@ import http.client
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -15,9 +14,8 @@ import pytest
 from helpers import eventually
 
 from datacat.errors import Busy, HostError
-from datacat.server import plugins, service
+from datacat.server import service
 from datacat.server.config import Config
-from datacat.store.memory import MemoryStore
 from datacat.wire import lines
 from datacat.wire.records import Event, Open
 
@@ -146,61 +144,6 @@ def test_a_streamed_answer_comes_whole():
             size = len(answer.read())
             assert size > 3_000_000 if encoding == "identity" else size > 1000
             connection.close()
-
-
-# --- the service manager
-
-
-@contextlib.contextmanager
-def manager(tmp_path):
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
-        path = str(tmp_path / "notify")
-        sock.bind(path)
-        sock.settimeout(10)
-        yield sock, path
-
-
-@pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="capability: unix sockets")
-def test_systemd_hears_ready_watchdog_and_stopping(tmp_path, monkeypatch):
-    with manager(tmp_path) as (sock, path):
-        monkeypatch.setenv("NOTIFY_SOCKET", path)
-        with running(IN_MEMORY, {"NOTIFY_SOCKET": path, "WATCHDOG_USEC": "100000"}) as built:
-            assert sock.recv(1000).decode() == f"READY=1\nSTATUS=serving on 127.0.0.1 port {built.port}"
-            assert ask(built.port, "GET", "/livez")[0] == 200
-            assert sock.recv(1000) == b"WATCHDOG=1"
-            assert sock.recv(1000) == b"WATCHDOG=1"
-        heard = [sock.recv(1000)]
-        while heard[-1] == b"WATCHDOG=1":
-            heard.append(sock.recv(1000))
-        assert heard[-1] == b"STOPPING=1"
-
-
-class Job:
-    name, interval_s, last_ok = "sweep", 5.0, 0.0
-
-
-def test_the_watchdog_is_silent_while_no_work_is_done():
-    with running() as built:
-        now = [0.0]
-        address = ("127.0.0.1", built.port)
-        watch = plugins.ServiceManager({}, [Job()], built.store, lambda: address, lambda: now[0])
-        watch.beat()
-        now[0] = 61.0
-        with pytest.raises(RuntimeError, match="sweep has not succeeded for 61 s"):
-            watch.beat()
-        now[0] = 0.0
-        address = ("127.0.0.1", 1)
-        with pytest.raises(OSError, match="refused"):
-            watch.beat()
-    closed = MemoryStore()
-    closed.close()
-    with pytest.raises(Exception, match="closed"):
-        plugins.ServiceManager({}, [], closed, lambda: address, lambda: 0.0).beat()
-
-
-@pytest.mark.parametrize(("text", "interval_s"), [("30000000", 15.0), ("", 0.0), ("x", 0.0), ("-5", 0.0)])
-def test_the_watchdog_beats_twice_in_its_time(text, interval_s):
-    assert plugins.watchdog_interval_s({"WATCHDOG_USEC": text}) == interval_s
 
 
 # --- the process

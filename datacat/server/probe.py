@@ -1,0 +1,27 @@
+"""Ask the server itself whether it answers."""
+
+import http.client
+import socket
+
+
+def ask(sock: socket.socket, timeout_s: float) -> int:
+    """Return the status of an answer to a request on sock, which is closed. Raises: OSError."""
+    asking = http.client.HTTPConnection("watchdog", timeout=timeout_s)
+    sock.settimeout(timeout_s)
+    asking.sock = sock
+    try:
+        asking.request("GET", "/livez", headers={"Connection": "close"})
+        answer = asking.getresponse()
+        answer.read()
+    except http.client.HTTPException as error:
+        raise OSError(f"a request was not answered: {type(error).__name__}") from error
+    finally:
+        asking.close()
+        sock.close()
+    return answer.status
+
+
+def own_address(sock: socket.socket) -> tuple[str, int]:
+    """Return where this process reaches itself."""
+    name, port = sock.getsockname()[:2]
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(name, name), port  # noqa: S104  compared, not listened on

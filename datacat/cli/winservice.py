@@ -9,12 +9,11 @@ code, so that it is not started again and again; every other one leaves as an ex
 """
 
 import contextlib
-import logging
-import logging.handlers
+import faulthandler
 import os
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +21,8 @@ NAME = "datacat-server"
 START_HINT_MS = 120_000
 """A store of many sessions is read before the server serves; the manager waits so long for the next word."""
 STOP_HINT_MS = 30_000
-LOG_BYTES = 10_000_000
-LOG_FILES = 5
+STDERR_BYTES = 10_000_000
+"""What is longer at a start begins anew."""
 
 
 def main() -> None:
@@ -105,8 +104,8 @@ def serve(
 
     root = home(environ)
     try:
-        with _log_to(root / "Logs"):
-            _serve({"STATE_DIRECTORY": str(root / "server"), **environ}, root / "server.toml", asked, serves, tell)
+        with _stderr_to(root / "Logs"):
+            _serve({"STATE_DIRECTORY": str(root / "server"), **environ}, root, asked, serves, tell)
     except DatacatError as error:
         complain(f"{NAME} ends: {error}")
         if not error.permanent:
@@ -115,18 +114,23 @@ def serve(
 
 def _serve(
     environ: Mapping[str, str],
-    settings: Path,
+    root: Path,
     asked: threading.Event,
     serves: Callable[[], object],
     tell: Callable[[str], object],
 ) -> None:
     from datacat.errors import DatacatError
+    from datacat.server import logs
     from datacat.server.config import load
-    from datacat.server.service import build  # CherryPy
+    from datacat.server.run import ENDS_IN_S  # CherryPy
+    from datacat.server.service import build
 
-    config = load({"config": str(settings)} if settings.exists() else {}, environ)
-    logging.getLogger().setLevel(config.log_level.upper())
-    service = build(config, environ)
+    settings = root / "server.toml"
+    # The manager starts a process that ended, but does not see one that hangs.
+    flags = {"log_file": str(root / "Logs" / "server.log"), "self_watchdog": True}
+    config = load({**flags, "config": str(settings)} if settings.exists() else flags, environ)
+    logs.set_up(config.log_level, config.log_file, environ)
+    service = build(config, environ, ends_in_s=ENDS_IN_S)
     try:
         service.start()
         if service.running:
@@ -142,37 +146,34 @@ def _serve(
 
 
 @contextlib.contextmanager
-def _log_to(folder: Path) -> Any:
-    """Log to files of bounded size meanwhile; what the interpreter prints goes to a file of its own.
+def _stderr_to(folder: Path) -> Iterator[None]:
+    """Send to a file what the interpreter prints: a service has no console, and the stacks of a hang need a place.
 
     Raises: HostError.
     """
+    from datacat import host
     from datacat.errors import HostError
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        handler = logging.handlers.RotatingFileHandler(
-            folder / "server.log", maxBytes=LOG_BYTES, backupCount=LOG_FILES - 1, encoding="utf-8"
-        )
-        # A service has no console: the stacks that faulthandler prints before the end need a file.
-        stderr = (folder / "stderr.log").open("a", encoding="utf-8", buffering=1)
-        if stderr.tell() > LOG_BYTES:
-            stderr.truncate(0)
+        file = (folder / "stderr.log").open("a", encoding="utf-8", buffering=1)
     except OSError as error:
         raise HostError(
-            f"cannot write logs to {folder}: {error.strerror}", hint="let the service write there", permanent=True
+            f"cannot write logs to {folder}: {error.strerror}",
+            hint="let the service write there",
+            permanent=host.needs_a_person(error),
         ) from error
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    logging.getLogger().addHandler(handler)
     before = sys.stdout, sys.stderr
-    sys.stdout = sys.stderr = stderr
-    try:
-        yield
-    finally:
-        sys.stdout, sys.stderr = before
-        logging.getLogger().removeHandler(handler)
-        handler.close()
-        stderr.close()
+    with file:
+        if file.tell() > STDERR_BYTES:
+            file.truncate(0)
+        sys.stdout = sys.stderr = file
+        faulthandler.enable()
+        try:
+            yield
+        finally:
+            sys.stdout, sys.stderr = before
+            faulthandler.disable()
 
 
 if __name__ == "__main__":

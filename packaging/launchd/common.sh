@@ -7,6 +7,7 @@ account=_datacat
 home_of_versions=$root/usr/local/lib/datacat
 system_data="$root/Library/Application Support/datacat"
 system_logs=$root/Library/Logs/datacat
+newsyslog=$root/etc/newsyslog.d/datacat.conf
 
 die() {
     echo "$(basename "$0"): $*" >&2

@@ -106,13 +106,15 @@ install_system() {
     run cp "$here/$label.plist" "$plist"
     run chown root:wheel "$plist"
     run chmod 644 "$plist"
+    run mkdir -p "$root/etc/newsyslog.d"
+    run cp "$here/newsyslog.conf" "$newsyslog"
     if ! load; then
-        tail -n 5 "$system_logs/server.log" >&2 2>/dev/null || true
+        tail -n 5 "$system_logs/stderr.log" >&2 2>/dev/null || true
         unload "$domain/$label"
-        [ -n "$before" ] || die "the server did not come up; its last lines stand above and in $system_logs/server.log"
+        [ -n "$before" ] || die "the server did not come up; its last lines stand above and in $system_logs"
         ln -sfn "$before" "$home_of_versions/current"
         rm -rf "${home_of_versions:?}/$version"
-        load || die "neither the new nor the old version comes up; see $system_logs/server.log"
+        load || die "neither the new nor the old version comes up; see $system_logs"
         die "the new version did not come up; the old one runs again"
     fi
     # The version before this one stays for a way back; older ones go.
@@ -138,7 +140,7 @@ install_agent() {
     say "+ write $plist"
     [ "$dry_run" = 1 ] ||
         sed -e "s|@PROGRAM@|$(xml "$program")|g" -e "s|@HOME@|$(xml "$HOME")|g" "$here/$label.plist" >"$plist"
-    load || die "the server did not come up; see $HOME/Library/Logs/datacat/server.log"
+    load || die "the server did not come up; see $HOME/Library/Logs/datacat"
 }
 
 if [ "$user" = 1 ]; then install_agent; else install_system; fi

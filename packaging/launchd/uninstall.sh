@@ -32,7 +32,7 @@ fi
 [ "$(id -u)" = 0 ] || die "a daemon of the system needs root: sudo $0"
 label=org.datacat.server
 unload "system/$label"
-run rm -f "$root/Library/LaunchDaemons/$label.plist"
+run rm -f "$root/Library/LaunchDaemons/$label.plist" "$newsyslog"
 run rm -rf "$home_of_versions"
 if [ "$purge" = 1 ]; then
     run rm -rf "$system_data" "$system_logs"

@@ -155,7 +155,8 @@ def test_no_address_of_a_package_is_committed():
 def test_the_service_block_becomes_a_job_that_keeps_the_server_alive(ruby, formula):
     service = facts(ruby, formula)["service"]
     assert service["keep_alive"] is True  # what else it may be is no Restart= at all on Linux
-    assert service["run"] == ["/brew/opt/datacat/bin/datacat-server", "--config", "/brew/etc/datacat/server.toml"]
+    assert service["run"][:3] == ["/brew/opt/datacat/bin/datacat-server", "--config", "/brew/etc/datacat/server.toml"]
+    assert "--self-watchdog" in service["run"]  # neither launchd nor Homebrew's unit for systemd has a watchdog
     assert service["environment"]["STATE_DIRECTORY"] == service["working_dir"] == "/brew/var/lib/datacat"
     assert service["process_type"] in ("background", "standard", "interactive", "adaptive")
     job = {"ProgramArguments": service["run"], "EnvironmentVariables": service["environment"], "KeepAlive": True}

@@ -5,6 +5,8 @@ SvcRun, and reports STOPPED, with an error code when it left with an exception.
 """
 
 import http.client
+import logging
+import logging.handlers
 import os
 import re
 import shutil
@@ -100,7 +102,13 @@ def manager(tmp_path, monkeypatch):
     events.LogErrorMsg = lambda text: manager.log.append(("error", text))
     for module in (service, util, events):
         monkeypatch.setitem(sys.modules, module.__name__, module)
-    return manager
+    root = logging.getLogger()
+    before = root.level
+    yield manager
+    root.setLevel(before)
+    for handler in [one for one in root.handlers if isinstance(one, logging.handlers.RotatingFileHandler)]:
+        root.removeHandler(handler)
+        handler.close()
 
 
 def settings(manager, text):
@@ -145,7 +153,7 @@ def test_the_manager_hears_running_when_the_server_serves_and_stop_ends_it_clean
 def test_data_and_logs_are_below_programdata(manager, running):
     port(manager)
     assert (manager.root / "server" / "store").exists()
-    assert "serving" in (manager.root / "Logs" / "server.log").read_text() or running.is_alive()
+    assert (manager.root / "Logs" / "server.log").exists()
     assert (manager.root / "Logs" / "stderr.log").exists()
 
 
@@ -173,8 +181,7 @@ def test_a_fault_that_somebody_has_to_mend_is_told_and_the_service_is_not_starte
 
 
 def test_a_log_folder_that_cannot_be_written_is_a_fault_that_is_told(manager):
-    settings(manager, "port = 0\n")
-    (manager.root / "Logs").write_text("a file")
+    manager.root.write_text("a file")
     winservice.main()
     assert manager.reports[-1] == ("STOPPED", {"error": False})
     assert "cannot write logs" in manager.log[0][1]
@@ -212,7 +219,7 @@ def test_a_server_that_stops_by_itself_is_started_again(manager, monkeypatch):
 
 
 def test_what_the_interpreter_prints_is_bounded(manager, monkeypatch):
-    monkeypatch.setattr(winservice, "LOG_BYTES", 100)
+    monkeypatch.setattr(winservice, "STDERR_BYTES", 100)
     settings(manager, "prot = 0\n")
     (manager.root / "Logs").mkdir()
     (manager.root / "Logs" / "stderr.log").write_text("x" * 101)

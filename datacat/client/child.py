@@ -12,6 +12,7 @@ from datacat.client import create, guard
 from datacat.client.ports import Drops
 from datacat.client.session import LOOK_EVERY_US, Session
 from datacat.errors import DatacatError, HostError
+from datacat.host import oom
 from datacat.wire import routes
 from datacat.wire.records import Closing
 
@@ -37,6 +38,8 @@ def create_child_session(
         meta.source = "run"
         meta.pid = pid
         meta.process_start = _process_start(pid)
+        oom_counter = oom.counter_of(pid)
+        meta.oom_counter, meta.oom_kills = str(oom_counter or ""), oom.kills(oom_counter)
         if api_key:
             meta.settings["api_key"] = api_key
         session = create._local_session(meta, create.opening(meta, state), host.state_dirs(), drops)  # noqa: SLF001

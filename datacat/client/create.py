@@ -14,6 +14,7 @@ from datacat.client.local import Local, process_identity
 from datacat.client.ports import Drops
 from datacat.client.session import LOOK_EVERY_US, Session
 from datacat.errors import DatacatError
+from datacat.host import oom
 from datacat.wire import ids, layout, records, routes
 from datacat.wire.records import Open
 
@@ -104,6 +105,7 @@ def _meta(
 ) -> layout.Meta:
     now_us = time.time_ns() // 1000
     pid, process_start = process_identity()
+    oom_counter = oom.counter_of(pid)
     return layout.Meta(
         id=_id(session_id) or ids.uuid7(now_us // 1000, os.urandom(10)),
         product=_name(product) or main_program(sys.argv),
@@ -119,6 +121,8 @@ def _meta(
         environment=_name(environment) or None,
         platform=host.platform(),
         server_url=str(records.safe_form(base_url or routes.SERVER_URL)).rstrip("/"),
+        oom_counter=str(oom_counter or ""),
+        oom_kills=oom.kills(oom_counter),
         settings=records.safe_form(dict(settings or {})),
     )
 

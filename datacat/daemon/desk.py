@@ -12,6 +12,7 @@ from datacat.daemon import asks
 from datacat.daemon.served import Served
 from datacat.daemon.spool import size_bytes
 from datacat.errors import DatacatError, HostError, NotFound, ProcessGone, WireError
+from datacat.host import oom
 from datacat.wire import ids
 from datacat.wire.layout import Beat, Meta
 from datacat.wire.lines import encode
@@ -114,6 +115,7 @@ class Desk:
             except HostError:
                 start = 0
         stream = os.urandom(ids.STREAM_ID_BYTES).hex()
+        oom_counter = oom.counter_of(order.parent_pid) if start else None
         meta = Meta(
             order.id or ids.uuid7(now_us // 1000, os.urandom(10)),
             order.product,
@@ -129,6 +131,8 @@ class Desk:
             environment=order.environment,
             platform=host.platform(),
             source="http",
+            oom_counter=str(oom_counter or ""),
+            oom_kills=oom.kills(oom_counter),
         )
         opened = Open(
             t=now_us,

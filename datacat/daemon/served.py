@@ -15,7 +15,7 @@ from datacat.daemon.config import Config
 from datacat.daemon.facts import STOP_EVENT, Facts
 from datacat.daemon.streams import Writer, write_whole
 from datacat.errors import HostError, JournalError, WireError
-from datacat.host import usage
+from datacat.host import oom, usage
 from datacat.host.process import Exit, Target
 from datacat.wire import layout
 from datacat.wire.layout import Meta
@@ -61,8 +61,7 @@ class Served:
         self.ended_at_s = 0.0
         self.watch = watch.Watch(judged_from_ns=host.awake_ns())
         self.beat = layout.unpack_beat(b"")
-        self.oom_counter = usage.oom_counter(self.target.pid) if self.target and not orphan else None
-        self._oom_before = usage.oom_kills(self.oom_counter)
+        self._oom_counter = Path(meta.oom_counter) if meta.oom_counter else None
         self._writer = Writer(folder, stream=stream, segment_bytes=meta.segment_bytes)
         self._dropped = dict(self.facts.dropped)
         self._beat_us = 0
@@ -193,7 +192,7 @@ class Served:
             observed=self.facts.observed,
             exit=seen,
             hung_s=watch.hang_s(self.watch, host.awake_ns()) if self.watch.status == "hung" else None,
-            oom=usage.oom_kills(self.oom_counter) > self._oom_before,
+            oom=oom.kills(self._oom_counter) > self.meta.oom_kills,
             rebooted=rebooted,
             fatal=dump.fatal if dump else "",
             fatal_signal=dump.signal if dump else None,

@@ -69,7 +69,9 @@ class Meta(msgspec.Struct, omit_defaults=True):
     """session.json: who writes this session and how it wants to be served.
 
     process_start and boot_id make the pid unmistakable; pids of another pid_namespace cannot be looked up. source is
-    client, http, run or direct. stream is the id of the app's own stream. Fields that a later version adds are ignored.
+    client, http, run or direct. stream is the id of the app's own stream. oom_counter is the file that counts the
+    kernel's kills for memory in the app's group, oom_kills what it said when the session began: the app may be killed
+    before its daemon looks. Fields that a later version adds are ignored.
     """
 
     id: str
@@ -88,6 +90,8 @@ class Meta(msgspec.Struct, omit_defaults=True):
     server_url: str = ""
     segment_bytes: int = SEGMENT_BYTES
     source: str = "client"
+    oom_counter: str = ""
+    oom_kills: int = 0
     settings: dict[str, Any] = {}
 
 

@@ -9,7 +9,7 @@ import pytest
 from helpers import eventually
 
 from datacat.errors import ProcessGone
-from datacat.host.usage import oom_counter, oom_kills, stopped_or_traced, usage
+from datacat.host.usage import stopped_or_traced, usage
 
 
 @pytest.fixture
@@ -27,7 +27,6 @@ def test_of_a_process_that_is_gone_nothing_is_known():
     with pytest.raises(ProcessGone):
         usage(gone)
     assert stopped_or_traced(gone) == ""
-    assert oom_counter(gone) is None
 
 
 def test_a_stopped_process_is_seen(child):
@@ -51,27 +50,6 @@ def test_what_a_process_uses_is_told(child):
     assert found.threads >= 1
     assert found.fds >= 3
     assert found.cpu_s >= 0
-
-
-@pytest.mark.parametrize(
-    ("cgroup", "file"),
-    [
-        ("0::/user.slice/app.scope\n", "sys/fs/cgroup/user.slice/app.scope/memory.events"),
-        ("9:cpu:/x\n4:memory:/docker/abc\n", "sys/fs/cgroup/memory/docker/abc/memory.oom_control"),
-    ],
-)
-def test_kills_for_memory_are_counted_in_both_kinds_of_groups(tmp_path, cgroup, file):
-    (tmp_path / "proc/7").mkdir(parents=True)
-    (tmp_path / "proc/7/cgroup").write_text(cgroup)
-    assert oom_counter(7, root=str(tmp_path)) is None
-    counter = tmp_path / file
-    counter.parent.mkdir(parents=True)
-    counter.write_text("oom_kill_disable 0\noom 4\noom_kill 3\n")
-    assert oom_counter(7, root=str(tmp_path)) == counter
-    assert oom_kills(counter) == 3
-    counter.unlink()
-    assert oom_kills(counter) == 0
-    assert oom_kills(None) == 0
 
 
 def test_the_usage_agrees_with_psutil(child):

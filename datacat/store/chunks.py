@@ -19,12 +19,12 @@ _LEVEL_BITS = {word: 1 << index for index, word in enumerate(LEVELS)}
 _NAMED = (Event, Metric)
 
 
-class Chunk(msgspec.Struct, gc=False):
+class Chunk(msgspec.Struct, array_like=True, gc=False):
     """The records of one batch that left a trace.
 
     rev is the session's count of writes at that moment and names the chunk. start and end are bytes of the stream,
     t_min and t_max the least and greatest t (us). kinds, levels and names are masks of bits. segment is where the body
-    lies, for stores that have segments.
+    lies, for stores that have segments. As MessagePack it is an array (hints.py).
     """
 
     rev: int

@@ -123,9 +123,9 @@ def chunk_of(front: Front, segment: int) -> Chunk | None:
     return chunk
 
 
-def head_of(front: Front) -> Head:
-    """Return the head after the entry."""
-    return _decode_head(front.head)
+def head_of(raw: msgspec.Raw) -> Head:
+    """Return the head that a front has in its JSON."""
+    return _decode_head(raw)
 
 
 def rollup_of(front: Front) -> Rollup:

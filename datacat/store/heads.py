@@ -3,7 +3,7 @@
 import bisect
 import heapq
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from datacat.errors import Deleted, NotFound
 from datacat.store import Page, Query
@@ -59,6 +59,16 @@ class Heads:
                 self._open[head.id] = None
             else:
                 self._open.pop(head.id, None)
+
+    def put_all(self, heads: Iterable[Head]) -> None:
+        """Show these heads of sessions that were not shown before; faster than one by one."""
+        with self._lock:
+            for head in heads:
+                self._created.append((head.created_at, head.id))
+                self._heads[head.id] = head
+                if head.status in OPEN_STATUSES:
+                    self._open[head.id] = None
+            self._created.sort()
 
     def delete(self, session_id: str) -> None:
         """Forget a head and remember that the session was deleted."""

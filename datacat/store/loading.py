@@ -1,6 +1,9 @@
 """Build the index in memory from the entries of a store: which are alive, what the heads are, what is missing."""
 
 from pathlib import Path
+from typing import TypeVar
+
+import msgspec
 
 from datacat.errors import StoreError
 from datacat.host import needs_a_person
@@ -8,7 +11,12 @@ from datacat.store import durable, entry
 from datacat.store.chunks import Chunk
 from datacat.store.fold import Head
 from datacat.store.heads import Heads
+from datacat.store.hints import Hint
+from datacat.store.repair import Distrust, Finding, open_segments
+from datacat.store.segment import Known
 from datacat.store.segments import Segments
+
+_Place = TypeVar("_Place", int, Chunk)
 
 FORMAT_FILE = "format"
 FORMAT = b"datacat store 1\n"
@@ -41,15 +49,95 @@ class Session:
 
 
 class _Loaded:
-    """What was seen of one session so far."""
+    """What was seen of one session so far; rev, head and total are those of its newest entry."""
 
-    __slots__ = ("bares", "chunks", "front", "state_rev")
+    __slots__ = ("bares", "chunks", "head", "rev", "state_rev", "total")
 
-    def __init__(self, front: entry.Front) -> None:
-        self.front = front
+    def __init__(self) -> None:
+        self.rev = 0
+        self.head: Head | msgspec.Raw | None = None
+        self.total = 0
         self.chunks: dict[int, Chunk] = {}
         self.bares: dict[int, int] = {}
         self.state_rev = 0
+
+
+class _Collector:
+    """Takes in entries, read or told of by hints, in the order of the segments."""
+
+    def __init__(self) -> None:
+        self.sessions: dict[str, _Loaded] = {}
+        self.tombstones: dict[str, tuple[int, int]] = {}
+        self.dead: list[tuple[int, bytes]] = []
+        self.hinted: dict[int, int] = {}
+
+    def visit(self, number: int, _key: bytes, payload: memoryview) -> None:
+        """Take in an entry. Raises: StoreError."""
+        opened = entry.open_front(payload)
+        if opened is None:
+            raise StoreError(f"an entry in segment {number} has no front", permanent=True)
+        front = opened.front
+        if front.deleted:
+            self._bury(front.id, front.rev, number)
+            return
+        session = self._session(front.id)
+        if front.rev >= session.rev:
+            session.rev, session.head, session.total = front.rev, front.head, front.chunks
+        chunk = entry.chunk_of(front, number)
+        if chunk is None:
+            self._add(front.id, session.bares, front.rev, number)
+            return
+        self._add(front.id, session.chunks, front.rev, chunk)
+        if opened.state_bytes:
+            session.state_rev = max(session.state_rev, front.rev)
+
+    def visit_hint(self, number: int, hint: Hint) -> Known:
+        """Take in what a hint tells; return where its values lie."""
+        index = {}
+        for kept in hint.sessions:
+            session = self._session(kept.id)
+            key = entry.key_of
+            for position, chunk in enumerate(kept.chunks):
+                chunk.segment = number
+                index[key(kept.id, chunk.rev)] = (kept.places[2 * position], kept.places[2 * position + 1])
+            if session.chunks:
+                for chunk in kept.chunks:
+                    self._add(kept.id, session.chunks, chunk.rev, chunk)
+            else:
+                session.chunks = {chunk.rev: chunk for chunk in kept.chunks}
+            newest = kept.chunks[-1].rev if kept.chunks else 0
+            if kept.bare is not None:
+                newest = max(newest, kept.bare[0])
+                index[key(kept.id, kept.bare[0])] = kept.bare[1:]
+                self._add(kept.id, session.bares, kept.bare[0], number)
+            if newest >= session.rev:
+                session.rev, session.head, session.total = newest, kept.head, kept.total
+            session.state_rev = max(session.state_rev, kept.state_rev)
+        for session_id, rev, offset, size in hint.tombstones:
+            index[entry.key_of(session_id, rev)] = (offset, size)
+            self._bury(session_id, rev, number)
+        self.hinted[number] = hint.size
+        return Known(hint.size, hint.seq, index)
+
+    def _session(self, session_id: str) -> _Loaded:
+        session = self.sessions.get(session_id)
+        if session is None:
+            session = self.sessions[session_id] = _Loaded()
+        return session
+
+    def _bury(self, session_id: str, rev: int, number: int) -> None:
+        if session_id in self.tombstones:
+            earlier_rev, earlier = self.tombstones[session_id]
+            self.dead.append((earlier, entry.key_of(session_id, earlier_rev)))
+        self.tombstones[session_id] = (rev, number)
+
+    def _add(self, session_id: str, places: dict[int, _Place], rev: int, place: _Place) -> None:
+        earlier = places.get(rev)
+        if earlier is not None:
+            # Moving it was interrupted: it counts in the later segment.
+            number = earlier.segment if isinstance(earlier, Chunk) else earlier
+            self.dead.append((number, entry.key_of(session_id, rev)))
+        places[rev] = place
 
 
 def load(
@@ -57,70 +145,57 @@ def load(
 ) -> tuple[dict[str, Session], dict[str, tuple[int, int]], Segments]:
     """Open a store's files and fill heads; return (sessions, tombstones with rev and segment, segments).
 
-    An entry that lies in two segments, because moving it was interrupted, counts in the later one. Raises: StoreError.
+    An entry that lies in two segments, because moving it was interrupted, counts in the later one. When anything is not
+    as it was written, every byte is read and hints are not believed. Raises: StoreError.
     """
     _check_format(root)
-    loaded: dict[str, _Loaded] = {}
-    tombstones: dict[str, tuple[int, int]] = {}
-    dead: list[tuple[int, bytes]] = []
-
-    def visit(number: int, key: bytes, payload: memoryview) -> None:
-        opened = entry.open_front(payload)
-        if opened is None:
-            raise StoreError(f"an entry in segment {number} has no front", permanent=True)
-        front = opened.front
-        if front.deleted:
-            if front.id in tombstones:
-                dead.append((tombstones[front.id][1], key))
-            tombstones[front.id] = (front.rev, number)
-            return
-        session = loaded.setdefault(front.id, _Loaded(front))
-        if front.rev >= session.front.rev:
-            session.front = front
-        chunk = entry.chunk_of(front, number)
-        places = session.chunks if chunk is not None else session.bares
-        if front.rev in places:
-            earlier = places[front.rev]
-            dead.append((earlier.segment if isinstance(earlier, Chunk) else earlier, key))
-        if chunk is None:
-            session.bares[front.rev] = number
-            return
-        session.chunks[front.rev] = chunk
-        if opened.state_bytes:
-            session.state_rev = max(session.state_rev, front.rev)
-
-    segments = Segments(root, visit, segment_bytes)
+    repaired: list[Finding] = []
+    try:
+        seen = _Collector()
+        opened, findings = open_segments(root, seen.visit, seen.visit_hint)
+        if any(one.head is None for session_id, one in seen.sessions.items() if session_id not in seen.tombstones):
+            for segment in opened:
+                segment.retire()
+            raise Distrust(findings)
+    except Distrust as distrust:
+        repaired = distrust.findings
+        seen = _Collector()
+        opened, findings = open_segments(root, seen.visit)
+    segments = Segments(root, opened, repaired + findings, segment_bytes)
+    for number, size in seen.hinted.items():
+        segments.hinted(number, size)
+    dead = seen.dead
     sessions: dict[str, Session] = {}
-    for session_id, one in loaded.items():
-        if session_id in tombstones:
+    written: list[Head] = []
+    for session_id, one in seen.sessions.items():
+        if session_id in seen.tombstones:
             dead += [(chunk.segment, entry.key_of(session_id, rev)) for rev, chunk in one.chunks.items()]
             dead += [(number, entry.key_of(session_id, rev)) for rev, number in one.bares.items()]
             continue
-        sessions[session_id] = _session(one, dead)
-        written = sessions[session_id].written
-        if written is not None:
-            heads.put(written)
-    for session_id in tombstones:
+        session = sessions[session_id] = _session(session_id, one, dead)
+        if session.written is not None:
+            written.append(session.written)
+    heads.put_all(written)
+    for session_id in seen.tombstones:
         heads.delete(session_id)
     for number, key in dead:
         segments.forget(number, key)
-    return sessions, tombstones, segments
+    return sessions, seen.tombstones, segments
 
 
-def _session(one: _Loaded, dead: list[tuple[int, bytes]]) -> Session:
+def _session(session_id: str, one: _Loaded, dead: list[tuple[int, bytes]]) -> Session:
     session = Session()
-    front = one.front
-    session.rev = front.rev
-    session.chunk_count = front.chunks
+    session.rev = one.rev
+    session.chunk_count = one.total
     session.chunks = [one.chunks[rev] for rev in sorted(one.chunks)]
     session.state = session.newest_state = one.chunks.get(one.state_rev)
     for rev, number in one.bares.items():
-        if rev == front.rev:
+        if rev == one.rev:
             session.bare = (rev, number)
         else:
-            dead.append((number, entry.key_of(front.id, rev)))
-    session.written = entry.head_of(front)
-    missing = front.chunks - len(session.chunks)
+            dead.append((number, entry.key_of(session_id, rev)))
+    session.written = one.head if isinstance(one.head, Head) else entry.head_of(one.head or msgspec.Raw(b"null"))
+    missing = one.total - len(session.chunks)
     if missing:
         session.written.dropped = {**session.written.dropped, DAMAGED: missing}
     return session

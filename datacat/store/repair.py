@@ -1,6 +1,7 @@
 """Make the folder of a semidbm store safe to open after any crash: runs before every open, under the store's lock.
 
     <store>/segments/<number>-<salt>/data   a semidbm file; number has 8 decimal, salt 8 hexadecimal digits
+    <store>/hints/<number>-<salt>           hints.py
     <store>/quarantine/<segment>-<offset>   bytes that were no sound records, kept for a person to look at
 
 What a crash leaves is put right in silence or with a warning: files that were being made are removed, a torn tail is
@@ -17,9 +18,10 @@ from typing import NamedTuple
 
 from datacat.errors import Corrupt, StoreError
 from datacat.host import needs_a_person
-from datacat.store import durable
+from datacat.store import durable, hints
+from datacat.store.hints import Hint
 from datacat.store.sealed import HEADER, Record, Region, examine, is_foreign, record
-from datacat.store.segment import DATA_FILE, Segment
+from datacat.store.segment import DATA_FILE, Known, Segment
 
 SEGMENTS_DIR = "segments"
 QUARANTINE_DIR = "quarantine"
@@ -30,6 +32,16 @@ _COMPACT_DIR = "compact"
 
 Visit = Callable[[int, bytes, memoryview], None]
 """Called with (segment number, key, payload) for every sound record, in the order of writing."""
+VisitHint = Callable[[int, Hint], Known]
+"""Called with (segment number, hint) instead, for the bytes that the hint tells of."""
+
+
+class Distrust(Exception):
+    """Something is not as it was written, so the segments are to be read without hints. findings: what was repaired."""
+
+    def __init__(self, findings: list["Finding"]) -> None:
+        super().__init__()
+        self.findings = findings
 
 
 class Finding(NamedTuple):
@@ -71,12 +83,16 @@ def remove_segment(segment: Segment) -> None:
         (segment.folder / DATA_FILE).unlink()
         segment.folder.rmdir()
         durable.sync_dir(segment.folder.parent)
+        hints.forget(segment.folder.parent.parent, segment.folder.name)
     except OSError as error:
         raise StoreError(f"cannot remove {segment.folder}: {error}") from error
 
 
-def open_segments(root: Path, visit: Visit) -> tuple[list[Segment], list[Finding]]:
-    """Repair and open every segment, oldest first. One file is in memory at a time. Raises: StoreError, Corrupt."""
+def open_segments(root: Path, visit: Visit, visit_hint: VisitHint | None = None) -> tuple[list[Segment], list[Finding]]:
+    """Repair and open every segment, oldest first. One file is in memory at a time.
+
+    With visit_hint the bytes that hints tell of are not read. Raises: StoreError, Corrupt; with visit_hint Distrust.
+    """
     segments: list[Segment] = []
     findings: list[Finding] = []
     try:
@@ -88,19 +104,51 @@ def open_segments(root: Path, visit: Visit) -> tuple[list[Segment], list[Finding
             number, salt = int(name[1]), int(name[2], 16)
             if segments and segments[-1].number == number:
                 raise Corrupt("two segments have the same number", path=str(folder), offset=0, hint="remove the copy")
+            hint = hints.load(root, folder.name, folder / DATA_FILE) if visit_hint else None
+            if visit_hint and hint:
+                known = visit_hint(number, hint)
+                sound = _behind(folder, salt, hint, findings, partial(visit, number))
+                segments.append(Segment(folder, number, salt, sound, known))
+                continue
             sound = _sound(root, folder, salt, findings, partial(visit, number))
+            if visit_hint and any(finding.kept for finding in findings):
+                raise Distrust(findings)
             segments.append(Segment(folder, number, salt, sound))
-    except (OSError, StoreError) as error:
+    except (OSError, StoreError, Distrust) as error:
         for segment in segments:
             segment.retire()
-        if isinstance(error, StoreError):
+        if not isinstance(error, OSError):
             raise
         raise StoreError(
             f"cannot repair {root}: {error}",
             hint="check the disk and its permissions",
             permanent=needs_a_person(error),
         ) from error
+    hints.forget_others(root, {segment.folder.name for segment in segments})
     return segments, findings
+
+
+def _behind(
+    folder: Path, salt: int, hint: Hint, findings: list[Finding], visit: Callable[[bytes, memoryview], None]
+) -> list[Record]:
+    """Visit the sound records behind the bytes that a hint tells of; return where they lie. Raises: Distrust."""
+    path = folder / DATA_FILE
+    with path.open("rb") as file:
+        file.seek(hint.size)
+        data = file.read()
+    sound, bad = examine(data, salt, base=hint.size, seq=hint.seq)
+    if any(region.reason != "torn" for region in bad):
+        raise Distrust(findings)
+    view = memoryview(data)
+    for one in sound:
+        visit(one.key, view[one.payload : one.end - 4])
+    for region in bad:
+        findings.append(Finding(path, hint.size + region.offset, region.end - region.offset, region.reason, None))
+        durable.truncate(path, hint.size + region.offset)
+    return [
+        one._replace(offset=one.offset + hint.size, end=one.end + hint.size, payload=one.payload + hint.size)
+        for one in sound
+    ]
 
 
 def _is_stray(folder: Path) -> bool:

@@ -73,14 +73,16 @@ def unseal(salt: int, key: bytes, value: bytes) -> bytes | None:
     return payload if _checksum(salt, seq, key, payload) == crc else None
 
 
-def examine(data: bytes, salt: int) -> tuple[list[Record], list[Region]]:
-    """Return the sound records of a file in order, and every region between, before and behind them."""
+def examine(data: bytes, salt: int, *, base: int = 0, seq: int = 1) -> tuple[list[Record], list[Region]]:
+    """Return the sound records of a file in order, and every region between, before and behind them.
+
+    data is the file from byte base on, where a record begins whose number is seq; offsets are those in data.
+    """
     sound: list[Record] = []
     bad: list[Region] = []
-    position = len(HEADER)
-    if data[:position] != HEADER:
+    position = 0 if base else len(HEADER)
+    if data[:position] != HEADER[:position]:
         bad.append(Region(0, min(position, len(data)), "damaged"))
-    seq = 1
     while position < len(data):
         found = _parse(data, position, salt)
         if found is None or found.seq < seq:

@@ -9,7 +9,7 @@ import os
 import threading
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from semidbm.db import _SemiDBM
 
@@ -24,6 +24,14 @@ _OVERHEAD = 12
 """Bytes of a record beside key and value: two lengths and a checksum."""
 
 
+class Known(NamedTuple):
+    """The first size bytes of a file: the number of the record that follows, and where the live values lie."""
+
+    size: int
+    seq: int
+    places: dict[bytes, tuple[int, int]]
+
+
 class Segment(_SemiDBM):
     """A dict of bytes in one file, appended to and never changed in place.
 
@@ -31,17 +39,20 @@ class Segment(_SemiDBM):
     retire() readers that are under way finish, new ones get KeyError.
     """
 
-    def __init__(self, folder: Path, number: int, salt: int, sound: Iterable[Record] = ()) -> None:
+    def __init__(
+        self, folder: Path, number: int, salt: int, sound: Iterable[Record] = (), known: Known | None = None
+    ) -> None:
+        """Open the file; known tells of its first bytes, sound of the records behind them."""
         self.number = number
         self.folder = folder
         self.live_bytes = 0
         self.failed: StoreError | None = None
         self._salt = salt
-        self._seq = 1
         self._pins = 0
         self._guard = threading.Lock()
         self._retired = False
         self._sound = sound
+        self._known = known or Known(8, 1, {})
         super().__init__(str(folder), None)
 
     @property
@@ -55,13 +66,13 @@ class Segment(_SemiDBM):
         return self.size_bytes - self.live_bytes
 
     def _load_db(self) -> None:
-        self._index: dict[bytes, tuple[int, int]] = {}
+        self._current_offset, self._seq, self._index = self._known
+        self.live_bytes = sum(len(key) + size + _OVERHEAD for key, (_, size) in self._index.items())
         self._data_fd: int | None = None
-        self._current_offset = 8
         for one in self._sound:
             self._enter(one.key, one.payload - VALUE_START, one.end - 4 - one.payload + VALUE_START)
             self._seq, self._current_offset = one.seq + 1, one.end
-        self._sound = ()
+        self._sound, self._known = (), Known(0, 0, {})
         try:
             self._data_fd = os.open(self._data_filename, durable.OPEN_FLAGS)
         except OSError as error:
@@ -113,6 +124,18 @@ class Segment(_SemiDBM):
     def keys(self) -> list[bytes]:
         """Return the keys that are not forgotten, in the order in which they were written."""
         return list(self._index)
+
+    def places(self) -> tuple[int, int, int, dict[bytes, tuple[int, int]]]:
+        """Return size, time of the last change (ns), the next record's number, and (offset, size) of each live value.
+
+        For the thread that may write. Raises: OSError, KeyError after retire().
+        """
+        fd = self._pin()
+        try:
+            changed_ns = os.fstat(fd).st_mtime_ns
+        finally:
+            self._unpin()
+        return self._current_offset, changed_ns, self._seq, dict(self._index)
 
     def sync(self) -> None:
         """Make everything that was appended durable.

@@ -6,11 +6,11 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from datacat.errors import StoreError
 from datacat.store import durable
-from datacat.store.repair import Finding, Visit, make_segment, open_segments, remove_segment
+from datacat.store.repair import Finding, make_segment, remove_segment
 from datacat.store.segment import Segment
 
 _log = logging.getLogger(__name__)
@@ -23,6 +23,17 @@ Show: TypeAlias = Callable[[int], None]
 """Called with the segment's number once an entry is durable; by one thread at a time, in the order of writing."""
 
 
+class Unhinted(NamedTuple):
+    """A segment of which a hint is to be made: its bytes so far, and where the live values lie in them."""
+
+    number: int
+    folder: Path
+    size: int
+    time_ns: int
+    seq: int
+    places: dict[bytes, tuple[int, int]]
+
+
 class Segments:
     """Append-only files with one that is written. Any thread may call.
 
@@ -30,7 +41,10 @@ class Segments:
     has written by then, shows their entries in order, and wakes them. The lock is not held during fsync.
     """
 
-    def __init__(self, root: Path, visit: Visit, segment_bytes: int = SEGMENT_BYTES) -> None:
+    def __init__(
+        self, root: Path, opened: list[Segment], findings: list[Finding], segment_bytes: int = SEGMENT_BYTES
+    ) -> None:
+        """Take over segments that open_segments() has made sound."""
         self._root = root
         self._segment_bytes = segment_bytes
         self._lock = threading.Lock()
@@ -42,7 +56,8 @@ class Segments:
         self._dirty: dict[int, Segment] = {}
         self._failed: StoreError | None = None
         self._troubled = False
-        opened, self.findings = open_segments(root, visit)
+        self.findings = findings
+        self._hinted: dict[int, int] = {}
         self._segments = {segment.number: segment for segment in opened}
         for finding in self.findings:
             _report(finding)
@@ -138,6 +153,23 @@ class Segments:
             worst = max(candidates, key=lambda segment: segment.dead_bytes / segment.size_bytes)
             return worst.number, worst.keys()
 
+    def lacking_hint(self, least_bytes: int) -> Unhinted | None:
+        """Return a segment whose hint leaves out least_bytes or more, or anything of a sealed one; None: there is none.
+
+        Only what is durable and shown is told of; the one that is written is left out while somebody waits for that.
+        """
+        with self._lock:
+            if self._failed:
+                return None
+            for number, segment in self._segments.items():
+                untold = segment.size_bytes - self._hinted.get(number, 0)
+                busy = number in self._dirty or bool(self._waiting)
+                if busy or untold < (least_bytes if segment is self._active else 1):
+                    continue
+                self._hinted[number] = segment.size_bytes
+                return Unhinted(number, segment.folder, *segment.places())
+        return None
+
     def remove_if_empty(self, number: int) -> bool:
         """Remove a sealed segment in which everything is dead; return whether it was. Raises: StoreError."""
         with self._lock:
@@ -163,6 +195,10 @@ class Segments:
             ) from error
         self._troubled = False
 
+    def hinted(self, number: int, size: int) -> None:
+        """Take note that a hint tells of the first size bytes of a segment."""
+        self._hinted[number] = size
+
     def check_failed(self) -> None:
         """Raise StoreError when nothing is written any more until the store is opened again; takes no lock."""
         self._refuse_if_failed()
@@ -178,11 +214,15 @@ class Segments:
             "damaged_regions": sum(finding.reason != "torn" for finding in self.findings),
         }
 
+    def flush(self) -> None:
+        """Commit everything that is written. Raises: StoreError when that failed."""
+        if not self._failed:
+            self.commit(self._written)
+
     def close(self) -> None:
         """Commit what is written and let go of the files; idempotent. Raises: StoreError when the commit failed."""
         try:
-            if not self._failed:
-                self.commit(self._written)
+            self.flush()
         finally:
             with self._lock:
                 self._failed = self._failed or StoreError("the store is closed", permanent=True)

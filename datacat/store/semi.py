@@ -19,6 +19,7 @@ from datacat.store.cache import States
 from datacat.store.chunks import Chunk, describe
 from datacat.store.fold import Head
 from datacat.store.heads import Heads
+from datacat.store.hinting import Hinting
 from datacat.store.history import passes
 from datacat.store.loading import Session, load
 from datacat.store.rollup import Rollup, RollupQuery, Rollups, collect
@@ -26,6 +27,10 @@ from datacat.store.rows import read_rows
 from datacat.store.segments import SEGMENT_BYTES
 from datacat.store.underway import UnderWay
 
+HINT_BYTES = 8 * 1024 * 1024
+"""After so many new bytes the segment that is written gets a new hint; a start after a crash reads what lies behind."""
+_HINTS_S = 2.0
+"""How long closing may take to write hints."""
 _STRIPES = 64
 """Sessions share so many locks; a thread holds one while it folds and compresses a batch of its session."""
 
@@ -59,6 +64,7 @@ class SemiStore:
         except BaseException:
             self._owner.release()
             raise
+        self._hinting = Hinting(root, self._lock, self._sessions, self._tombstones, self._heads, self._segments)
 
     def append(self, session_id: str, batch: Batch, *, received_us: int) -> Head:
         """See Store.append. Returns after an fsync that began after the batch was written."""
@@ -153,7 +159,9 @@ class SemiStore:
         if not self._tending.acquire(blocking=False):
             return False
         try:
-            return self._tend(self._clock() + budget_s)
+            if self._tend(self._clock() + budget_s):
+                return True
+            return self._hinting.step(HINT_BYTES)
         finally:
             self._tending.release()
 
@@ -176,11 +184,17 @@ class SemiStore:
 
     def close(self) -> None:
         """See Store.close."""
-        self._closed = True
+        closed, self._closed = self._closed, True
         try:
-            self._segments.close()
+            self._segments.flush()
+            deadline = self._clock() + _HINTS_S
+            while not closed and self._hinting.step(1) and self._clock() < deadline:
+                pass
         finally:
-            self._owner.release()
+            try:
+                self._segments.close()
+            finally:
+                self._owner.release()
 
     def _write(self, session: Session, session_id: str, stream: str, applied: Applied) -> None:
         """Write what a batch does; the caller holds the session's stripe and commits. Raises: StoreError."""

@@ -33,7 +33,9 @@ class Ledger:
     def unsynced(self):
         """Return the files and folders that hold more than a power cut would leave."""
         missing = []
-        for folder in [self.root.parent, *(path for path in self.root.rglob("*") if path.is_dir()), self.root]:
+        # A start can do without hints, so they need not be synced.
+        folders = [path for path in self.root.rglob("*") if path.is_dir() and path.name != "hints"]
+        for folder in [self.root.parent, *folders, self.root]:
             names = {path.name for path in folder.iterdir() if path.name != "lock"}
             if not names <= self.names.get(folder.stat().st_ino, set()):
                 missing.append(folder)

@@ -59,7 +59,7 @@ function Install-Packages {
         Remove-Item -LiteralPath $Folder -Recurse -Force
     }
     Invoke-Program $Python @('-I', '-m', 'pip', 'install', '--quiet', '--disable-pip-version-check',
-        '--target', $Folder, "$From[server,service]")
+        '--target', $Folder, "${From}[server,service]")
 }
 
 function Initialize-DataFolder {

@@ -107,6 +107,7 @@ def test_plistutil_reads_the_property_lists(path, tmp_path):
 def test_the_server_is_kept_alive_runs_as_its_own_account_and_its_data_is_its_own():
     job = filled(SYSTEM)
     assert (job["UserName"], job["KeepAlive"], job["RunAtLoad"]) == ("_datacat", True, True)
+    assert "--self-watchdog" in job["ProgramArguments"]  # launchd starts what ended, but does not see what hangs
     assert job["Umask"] == 0o077
     assert job["EnvironmentVariables"]["STATE_DIRECTORY"] == job["WorkingDirectory"]
     assert job["ExitTimeOut"] >= 10  # the server ends within 10 s of SIGTERM

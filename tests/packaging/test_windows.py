@@ -191,12 +191,30 @@ def test_a_log_folder_that_cannot_be_written_is_a_fault_that_is_told(manager):
 def test_any_other_end_is_an_error_code_so_that_the_manager_starts_it_again(manager, monkeypatch, error):
     from datacat.server import service
 
-    def fail(*_):
+    def fail(*_, **__):
         raise error
 
     monkeypatch.setattr(service, "build", fail)
     winservice.main()
     assert manager.reports[-1] == ("STOPPED", {"error": True})
+
+
+def test_the_server_watches_itself_as_the_manager_does_not(manager, monkeypatch):
+    from datacat.server import service
+
+    seen = {}
+
+    def build(config, environ, **more):
+        seen.update(config=config, environ=environ, **more)
+        raise DatacatError("enough", permanent=True)
+
+    monkeypatch.setattr(service, "build", build)
+    settings(manager, "port = 8099\nself_watchdog = false\n")
+    winservice.main()
+    assert (seen["config"].self_watchdog, seen["config"].port) == (True, 8099)
+    assert seen["config"].log_file == str(manager.root / "Logs" / "server.log")
+    assert seen["environ"]["STATE_DIRECTORY"] == str(manager.root / "server")
+    assert 0 < seen["ends_in_s"] * 1000 < winservice.STOP_HINT_MS
 
 
 def test_a_server_that_stops_by_itself_is_started_again(manager, monkeypatch):
@@ -212,7 +230,7 @@ def test_a_server_that_stops_by_itself_is_started_again(manager, monkeypatch):
         def stop(self):
             pass
 
-    monkeypatch.setattr(service, "build", lambda *_: Stopped())
+    monkeypatch.setattr(service, "build", lambda *_, **__: Stopped())
     winservice.main()
     assert manager.states() == ["START_PENDING", "STOPPED"]
     assert manager.reports[-1] == ("STOPPED", {"error": True})

@@ -9,6 +9,7 @@ from pathlib import Path
 from datacat import __version__, host
 from datacat.daemon import config as settings
 from datacat.errors import Busy, ConfigError, DatacatError
+from datacat.host import oom
 from datacat.host.process import Target
 from datacat.wire import layout
 
@@ -39,6 +40,8 @@ def run(arguments: list[str]) -> int:
     spool_folder = Path(flags["spool"]) if flags["spool"] else host.state_dir() / layout.SPOOL_DIR
     from datacat.daemon.daemon import Daemon
 
+    if owner is not None:
+        oom.be_spared()  # it shares the app's memory limit, and has to tell what became of the app
     try:
         (spool_folder / layout.OWNERS_DIR).mkdir(mode=0o700, parents=True, exist_ok=True)
         Daemon(config, spool_folder, owner=owner, owner_fd=flags["owner_fd"], port_file=flags["port_file"]).run()

@@ -99,6 +99,8 @@ def _cause(seen: Witness, code: int | None, signal: int | None) -> tuple[str, st
         if seen.hung_s is not None and seen.closing is None:
             return "crashed", "hang", f"exit code {code} after it hung for {seen.hung_s:.0f} s"
         return "crashed", "exit_code", f"exit code {code}"
+    if seen.closing is None and seen.oom:
+        return "crashed", "oom", "gone after the kernel killed for memory in its group; nobody saw its exit"
     if seen.closing is not None:
         return "ended", "closed", "the interpreter ended; its exit status was not seen"
     if seen.hung_s is not None:

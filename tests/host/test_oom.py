@@ -2,7 +2,7 @@
 
 import pytest
 
-from datacat.host.oom import counter_of, kills
+from datacat.host.oom import WITNESS_SCORE, be_spared, counter_of, kills
 
 
 @pytest.mark.parametrize(
@@ -28,3 +28,10 @@ def test_kills_for_memory_are_counted_in_both_kinds_of_groups(tmp_path, cgroup, 
 
 def test_a_process_that_is_gone_has_no_counter():
     assert counter_of(2**22 + 1) is None
+
+
+def test_the_kernel_is_asked_to_spare_the_witness_where_that_is_allowed(tmp_path):
+    assert not be_spared(root=str(tmp_path))
+    (tmp_path / "proc/self").mkdir(parents=True)
+    assert be_spared(root=str(tmp_path))
+    assert (tmp_path / "proc/self/oom_score_adj").read_text() == str(WITNESS_SCORE)

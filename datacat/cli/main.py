@@ -20,6 +20,8 @@ COMMANDS = {
     "tail": ("datacat.cli.tail", "Follow what sessions do while they do it."),
     "run": ("datacat.cli.run", "Run a program in any language and record it."),
     "demo": ("datacat.cli.demo.command", "Watch six programs end in six ways."),
+    "service": ("datacat.cli.service", "Make the server a service of this machine; start, stop, watch it."),
+    "doctor": ("datacat.cli.doctor", "Find out what is wrong with the server, and what to do about it."),
 }
 """Subcommand: the module whose `command` it is, and the line that the help shows without loading it."""
 

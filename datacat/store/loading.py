@@ -6,8 +6,7 @@ from typing import TypeVar
 import msgspec
 
 from datacat.errors import StoreError
-from datacat.host import needs_a_person
-from datacat.store import durable, entry
+from datacat.store import entry, version
 from datacat.store.chunks import Chunk
 from datacat.store.fold import Head
 from datacat.store.heads import Heads
@@ -18,8 +17,6 @@ from datacat.store.segments import Segments
 
 _Place = TypeVar("_Place", int, Chunk)
 
-FORMAT_FILE = "format"
-FORMAT = b"datacat store 1\n"
 DAMAGED = "damaged"
 """The reason in Head.dropped under which batches are counted that were stored once and are not readable any more."""
 
@@ -148,7 +145,7 @@ def load(
     An entry that lies in two segments, because moving it was interrupted, counts in the later one. When anything is not
     as it was written, every byte is read and hints are not believed. Raises: StoreError.
     """
-    _check_format(root)
+    version.check(root)
     repaired: list[Finding] = []
     try:
         seen = _Collector()
@@ -199,24 +196,3 @@ def _session(session_id: str, one: _Loaded, dead: list[tuple[int, bytes]]) -> Se
     if missing:
         session.written.dropped = {**session.written.dropped, DAMAGED: missing}
     return session
-
-
-def _check_format(root: Path) -> None:
-    """Refuse a store of another version; write the version into a new one. Raises: StoreError."""
-    path = root / FORMAT_FILE
-    try:
-        if not path.exists():
-            durable.create(path, FORMAT)
-        found = path.read_bytes()
-    except OSError as error:
-        raise StoreError(
-            f"cannot read or write {path}: {error}",
-            hint="check the path and its permissions",
-            permanent=needs_a_person(error),
-        ) from error
-    if found != FORMAT:
-        raise StoreError(
-            f"{root} is of a version that this datacat does not know ({found[:40]!r})",
-            hint="use the datacat that wrote it, or a later one",
-            permanent=True,
-        )

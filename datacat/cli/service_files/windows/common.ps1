@@ -1,0 +1,1 @@
+../../../../packaging/windows/common.ps1

@@ -1,0 +1,1 @@
+../../../../packaging/windows/install.ps1

@@ -1,0 +1,1 @@
+../../../../packaging/windows/upgrade.ps1

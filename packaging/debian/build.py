@@ -75,7 +75,7 @@ LICENCES = {
     "bsd": "BSD-3-clause",
     "mit": "Expat",
 }
-"""What a library says about its licence, in small letters: the short name in the copyright file. The first that fits."""
+"""What a library says about its licence, in small letters: the name in the copyright file. The first that fits."""
 
 
 class BuildError(Exception):

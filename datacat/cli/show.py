@@ -106,10 +106,10 @@ def _facts(session: dict[str, Any], now_us: int) -> Iterable[str]:
 def _transitions(rows: list[dict[str, Any]]) -> Iterable[Cell]:
     for row in rows:
         status = row.get("status") or "?"
-        why_it = " ".join(text.compact(row[name]) for name in ("reason", "detail") if row.get(name))
+        why_it = ", ".join(text.compact(row[name]) for name in ("reason", "detail") if row.get(name))
         by = f"by {row['by']}" if row.get("by") else ""
-        line = f"{text.clock(row['timestamp'])}  {status:<9}  {text.one_line(why_it, _WIDE)}  {by}".rstrip()
-        yield Cell(line, text.STATUS_STYLES.get(status, ""))
+        parts = (text.clock(row["timestamp"]), f"{status:<9}", text.one_line(why_it, _WIDE), by)
+        yield Cell("  ".join(filter(None, parts)), text.STATUS_STYLES.get(status, ""))
 
 
 def _state(state: dict[str, Any]) -> Iterable[str]:

@@ -8,6 +8,7 @@ import msgspec
 
 from datacat import __version__
 from datacat.errors import NotFound, WireError
+from datacat.host.process import signal_name
 from datacat.server import filters, views
 from datacat.server.router import Answer, Request, Route
 from datacat.store import Head, Query, Store
@@ -97,7 +98,7 @@ def _why(head: Head) -> str:
     """Return why the session ended in a few words."""
     words = [(head.end_reason or "").replace("_", " ")]
     if head.exit_signal:
-        words.append(f"signal {head.exit_signal}")
+        words.append(signal_name(head.exit_signal))
     elif head.exit_code:
         words.append(f"exit code {head.exit_code}")
     return ", ".join(filter(None, words))

@@ -60,6 +60,19 @@ def test_every_end_is_understood_and_every_event_is_there(env, tmp_path):
     assert "@font-face" not in picture  # a picture in a document loads nothing
 
 
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
+def test_a_demo_that_is_stopped_in_the_middle_ends_what_it_started(env, tmp_path, how):
+    demo = subprocess.Popen([BIN / "datacat", "demo"], env=env, stdout=subprocess.PIPE, text=True)
+    while "active" not in demo.stdout.readline():
+        assert demo.poll() is None
+    demo.send_signal(how)
+    demo.communicate(timeout=20)
+
+    assert demo.returncode != 0
+    assert of_demo() == []
+    assert list(tmp_path.glob("datacat-demo-*")) == []
+
+
 @pytest.mark.timeout(90)
 def test_with_serve_the_server_stays_until_ctrl_c_and_keeps_what_it_has_in_the_given_folder(env, tmp_path):
     demo = subprocess.Popen(

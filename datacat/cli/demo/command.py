@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -48,7 +49,11 @@ _PROGRESS = (
 )
 def command(serve: bool, port: int, data_dir: Path | None, picture: Path | None) -> int:
     """Start a server, run six programs that end in six ways, and show what was recorded of each."""
-    with tempfile.TemporaryDirectory(prefix="datacat-demo-") as folder, Stage(Path(folder), os.environ) as stage:
+    with (
+        _stops_like_ctrl_c(),
+        tempfile.TemporaryDirectory(prefix="datacat-demo-") as folder,
+        Stage(Path(folder), os.environ) as stage,
+    ):
         kept = data_dir.absolute() if data_dir else Path(folder) / "data"
         url = stage.start_server(kept, port)
         click.echo(f"server at {url}, its store in {kept}")
@@ -71,6 +76,22 @@ def command(serve: bool, port: int, data_dir: Path | None, picture: Path | None)
             with contextlib.suppress(KeyboardInterrupt):
                 stage.wait_for_server()
     return exits.FAILED if found else exits.OK
+
+
+@contextlib.contextmanager
+def _stops_like_ctrl_c() -> Iterator[None]:
+    """Let SIGTERM and a closed terminal end the demo as Ctrl-C does, so that it ends what it started."""
+    names = [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    before = [(getattr(signal, name), signal.signal(getattr(signal, name), _interrupt)) for name in names]
+    try:
+        yield
+    finally:
+        for number, handler in before:
+            signal.signal(number, handler)
+
+
+def _interrupt(_number: int, _frame: object) -> None:
+    raise KeyboardInterrupt
 
 
 def _watch(stage: Stage, server: ask.Server) -> dict[str, dict[str, Any]]:

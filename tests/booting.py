@@ -26,9 +26,9 @@ CHECKOUT = Path(__file__).resolve().parents[1]
 ROOTS = CHECKOUT / ".roots"
 # No procps, no curl, no build tools: what a minimal Debian has, and what the package depends on.
 USER = "alice"
-PACKAGES = "systemd,systemd-sysv,dbus,libpam-systemd,python3,ca-certificates,init-system-helpers"
+PACKAGES = "systemd,systemd-sysv,dbus,libpam-systemd,passwd,python3,ca-certificates,init-system-helpers"
 # What Debian's installer would have done.
-FINISH = f'chroot "$1" useradd -m -s /bin/bash {USER}; echo "127.0.0.1 localhost" >"$1/etc/hosts"'
+FINISH = f'chroot "$1" useradd -m -s /bin/bash {USER} && echo "127.0.0.1 localhost" >"$1/etc/hosts"'
 CLEAN = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", "TERM": "dumb"}
 CLONE_NEWNET = 0x40000000
 
@@ -99,10 +99,46 @@ def bare_root(name):
 
 
 def unpack(tar, folder):
-    """Unpack a root into folder."""
+    """Unpack a root into folder, which is made."""
     folder.mkdir()
     subprocess.run(["tar", "-C", folder, "-xpf", tar], check=True)
     return folder
+
+
+class Root:
+    """A root file system of its own on top of folders that stay as they are; path is where it is."""
+
+    def __init__(self, lowers, folder):
+        self.lowers = lowers
+        self.folder = folder
+        self.path = folder / "root"
+        for path in (folder, self.path, folder / "upper", folder / "work"):
+            path.mkdir()
+        options = f"lowerdir={':'.join(map(str, lowers))},upperdir={folder / 'upper'},workdir={folder / 'work'}"
+        command = ["mount", "-t", "overlay", "overlay", "-o", options, self.path]
+        self.mounted = subprocess.run(command, check=False, stderr=subprocess.DEVNULL).returncode == 0
+        if not self.mounted:  # inside of some containers
+            for lower in reversed(lowers):
+                subprocess.run(["cp", "-a", f"{lower}/.", self.path], check=True)
+
+    def freeze(self):
+        """Let go of it; return the folders that other roots can lie on."""
+        if not self.mounted:
+            return [self.path]
+        self._unmount()
+        return [self.folder / "upper", *self.lowers]
+
+    def remove(self):
+        """Remove it."""
+        if self.mounted:
+            self._unmount()
+        shutil.rmtree(self.folder)
+
+    def _unmount(self):
+        eventually(
+            lambda: subprocess.run(["umount", self.path], check=False, stderr=subprocess.DEVNULL).returncode == 0
+        )
+        self.mounted = False
 
 
 def install_unbooted(root, deb):
@@ -125,8 +161,9 @@ class Machine:
     """One container with a root of its own. Call close() in any case."""
 
     def __init__(self, root):
-        self.root = root
-        self.console = root.with_name(root.name + ".console")
+        self._root = root
+        self.root = root.path
+        self.console = root.folder / "console"
         self.process = None
         self.leader = 0
 
@@ -257,7 +294,7 @@ class Machine:
                     self.process.wait()
                     raise
         finally:
-            shutil.rmtree(self.root, ignore_errors=True)
+            self._root.remove()
 
 
 class Load:

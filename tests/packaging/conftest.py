@@ -5,7 +5,7 @@ import subprocess
 
 import booting
 import pytest
-from booting import Machine, build_deb, say
+from booting import Machine, Root, build_deb, say
 from helpers import eventually
 
 
@@ -35,12 +35,13 @@ def newer_deb(deb, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def boots(tmp_path_factory):
-    """Probe whether this machine can boot a container; skip when it cannot, and say why."""
+    """Return the folders of a fresh root, after a probe that a container with it boots; skip, and say why, if not."""
     if why := booting.lacking():
         say(f"capability  containers: {why}")
         pytest.skip(f"capability: no booted container: {why}")
-    tar = booting.bare_root(booting.suite())
-    machine = Machine(booting.unpack(tar, tmp_path_factory.mktemp("probe") / "root"))
+    folder = tmp_path_factory.mktemp("fresh")
+    fresh = booting.unpack(booting.bare_root(booting.suite()), folder / "root")
+    machine = Machine(Root([fresh], folder / "probe"))
     try:
         machine.boot()
     except AssertionError as error:
@@ -48,29 +49,28 @@ def boots(tmp_path_factory):
         pytest.skip(f"capability: systemd-nspawn does not boot here: {str(error)[:500]}")
     finally:
         machine.close()
-    return tar
+    yield [fresh]
+    shutil.rmtree(fresh)
 
 
 @pytest.fixture(scope="session")
-def installed_root(boots, deb, tmp_path_factory):
-    """Return the tar file of a root in which the package is installed."""
-    folder = tmp_path_factory.mktemp("installed")
-    root = booting.unpack(boots, folder / "root")
-    booting.install_unbooted(root, deb)
-    tar = folder / "root.tar"
-    subprocess.run(["tar", "-C", root, "-cpf", tar, "."], check=True)
-    shutil.rmtree(root)
-    yield tar
-    tar.unlink()
+def installed(boots, deb, tmp_path_factory):
+    """Return the folders of a root in which the package is installed."""
+    root = Root(boots, tmp_path_factory.mktemp("installed") / "root")
+    try:
+        booting.install_unbooted(root.path, deb)
+        yield root.freeze()
+    finally:
+        root.remove()
 
 
 @pytest.fixture
 def make_machine(tmp_path):
-    """Return a function that boots a root; every machine is ended, however the test ends."""
+    """Return a function that boots a root of its own; every machine is ended, however the test ends."""
     machines = []
 
-    def make(tar):
-        machine = Machine(booting.unpack(tar, tmp_path / f"machine-{len(machines)}"))
+    def make(lowers):
+        machine = Machine(Root(lowers, tmp_path / f"machine-{len(machines)}"))
         machines.append(machine)
         return machine.boot()
 
@@ -88,8 +88,8 @@ def bare(boots, deb, make_machine):
 
 
 @pytest.fixture
-def machine(installed_root, make_machine):
+def machine(installed, make_machine):
     """Return a booted machine in which the service runs."""
-    machine = make_machine(installed_root)
-    eventually(lambda: machine.ask() is not None, 30)
+    machine = make_machine(installed)
+    eventually(machine.ask, 30)
     return machine

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import tomllib
+from pathlib import Path
 
 import pytest
 from booting import CHECKOUT, build_deb
@@ -50,6 +51,19 @@ def test_each_compiled_part_tells_for_which_python_it_is(unpacked):
     for python in (311, 312, 313, 314):
         found = {name.split(".")[0] for name in names if f".cpython-{python}-" in name}
         assert found == {"_core", "backend_c", "_speedups"}
+
+
+@pytest.mark.parametrize("version", ["3.11", "3.12", "3.13", "3.14"])
+def test_everything_inside_loads_on_each_python_that_is_here(unpacked, version):
+    candidates = [f"/usr/bin/python{version}", *Path.home().glob(f".pyenv/versions/{version}*/bin/python")]
+    python = next((path for path in candidates if Path(path).exists()), None)
+    if python is None:
+        pytest.skip(f"capability: no Python {version} on this machine")
+    modules = "datacat.cli.main, datacat.server.service, datacat.daemon.daemon, markupsafe._speedups, msgspec, psutil"
+    code = f"import sys; sys.path.insert(0, {str(unpacked / 'usr/lib/datacat')!r}); import {modules}, zstandard\n"
+    code += "assert zstandard.backend == 'cext'; assert datacat.__file__.startswith(sys.path[0])"
+    run = subprocess.run([python, "-IBc", code], capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
 
 
 def test_nothing_in_the_package_names_the_machine_that_built_it(unpacked):

@@ -43,7 +43,8 @@ def tree(root):
 def record(machine, product="notes"):
     """Record a program as a user who is not root."""
     command = ["datacat", "run", "--product", product, "--", "sh", "-c", "echo hello; exit 3"]
-    machine.run(*command, user=USER, check=False)
+    done = machine.run(*command, user=USER, check=False)
+    assert (done.returncode, done.stdout) == (3, "hello\n"), done.stderr
     return eventually(
         lambda: [head for head in machine.get(f"/api/sessions?product={product}")["sessions"] if not head["active"]], 30
     )

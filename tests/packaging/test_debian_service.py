@@ -120,8 +120,16 @@ def take_port(machine):
 
 
 def change_owner(machine):
-    machine.run("sh", "-c", "mv /var/lib/datacat /srv/data; mkdir /srv/other; chmod 755 /srv/other")
-    machine.run("sh", "-c", "echo 'data_dir = \"/srv/other\"' >>/etc/datacat/server.toml")
+    machine.run("chown", "-R", "root:root", "/var/lib/datacat/store")  # somebody ran the server as root
+
+
+def leave_sandbox(machine):
+    machine.run("install", "-d", "-o", "datacat", "/srv/other")
+    machine.write("/etc/datacat/server.toml", 'data_dir = "/srv/other"\n')
+
+
+def fill_disk(machine):
+    machine.run("mount", "-t", "tmpfs", "-o", "size=4k,mode=777", "tmpfs", "/var/lib/datacat")
 
 
 def make_read_only(machine):
@@ -131,7 +139,9 @@ def make_read_only(machine):
 FAULTS = {
     "a broken configuration": (break_config, "prot"),
     "a port that is taken": (take_port, "8080"),
-    "a data folder of somebody else": (change_owner, "/srv/other"),
+    "a store of somebody else": (change_owner, "/var/lib/datacat"),
+    "a data folder outside of the sandbox": (leave_sandbox, "/srv/other"),
+    "a full disk": (fill_disk, "/var/lib/datacat"),
     "a data folder that is read-only": (make_read_only, "/var/lib/datacat"),
 }
 
@@ -164,7 +174,8 @@ def test_what_cannot_work_ends_with_one_line_and_78_and_is_not_tried_again(machi
         machine.write("/etc/datacat/server.toml", config)
         machine.run("sh", "-c", "rm -f /etc/systemd/system/datacat-server.service.d/*; systemctl daemon-reload")
         machine.run("sh", "-c", "[ ! -e /tmp/holder ] || kill -9 $(cat /tmp/holder); rm -f /tmp/holder")
-        machine.run("sh", "-c", "[ ! -e /srv/data ] || mv -T /srv/data /var/lib/datacat")
+        machine.run("umount", "/var/lib/datacat", check=False)
+        machine.run("chown", "-R", "datacat:datacat", "/var/lib/datacat")
         machine.run("systemctl", "start", "datacat-server")
         assert eventually(machine.ask)[0] == 200, fault
 

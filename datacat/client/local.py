@@ -56,7 +56,9 @@ class Local:
         flags = (layout.BEAT_ON if on else 0) | (layout.BEAT_PAUSED if paused else 0)
         with self._lock:
             if self._map is not None:
-                _TIMEOUT_AND_FLAGS.pack_into(self._map, _TIMEOUT_OFFSET, timeout_s, flags)
+                # Not pack_into: it writes zeros first, and the daemon may look just then.
+                end = _TIMEOUT_OFFSET + _TIMEOUT_AND_FLAGS.size
+                self._map[_TIMEOUT_OFFSET:end] = _TIMEOUT_AND_FLAGS.pack(timeout_s, flags)
 
     def look(self) -> None:
         """Start a daemon when nobody holds the lock of this process's daemon and the last try is old enough."""

@@ -19,11 +19,12 @@ ROUNDS = 200 if os.environ.get("DATACAT_LONG") else 16
 
 # Counts the calls that returned in a page that outlives the app: one 8-byte slot a thread, and one for "started".
 APP = """
-import ctypes, datacat, mmap, os, struct, sys, threading
+import ctypes, datacat, mmap, os, sys, threading
 url, product, page, threads, ending, delay_s, seed = sys.argv[1:8]
 threads, delay_s = int(threads), float(delay_s)
 with open(page, "r+b") as file:
-    slots = mmap.mmap(file.fileno(), 4096)
+    # One store a number: pack_into would write zeros first, and a kill just then would leave them.
+    slots = memoryview(mmap.mmap(file.fileno(), 4096)).cast("q")
 session = datacat.create_session(url, product=product, version="1.0")
 
 def log(worker):
@@ -31,7 +32,7 @@ def log(worker):
     while True:
         session.log_event("tick", data={"w": worker, "n": n})
         n += 1
-        struct.pack_into("<q", slots, 8 * worker, n)
+        slots[worker] = n
 
 def die():
     threading.Event().wait(delay_s)
@@ -46,7 +47,7 @@ def die():
 
 for worker in range(threads):
     threading.Thread(target=log, args=(worker,), daemon=True).start()
-struct.pack_into("<q", slots, 8 * 64, 1)
+slots[64] = 1
 if ending == "kill":
     threading.Event().wait()
 die()

@@ -49,4 +49,5 @@ class Ledger:
 
     def note(self, written: int, *, marked: bool = False) -> None:
         """Say that so many calls have returned."""
-        _NUMBERS.pack_into(self._page, _ID.size, written, marked)
+        # Not pack_into: it writes zeros first, and a program that is killed just then would have written nothing.
+        self._page[_ID.size : _ID.size + _NUMBERS.size] = _NUMBERS.pack(written, marked)

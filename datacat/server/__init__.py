@@ -1,1 +1,1 @@
-"""The server room."""
+"""The server: CherryPy lives here and nowhere else."""

@@ -276,6 +276,8 @@ class Server(wsgi.Server):
     """Serves a socket that is bound already; a new connection waits in the selector, not in a worker thread."""
 
     NAME = "datacat"
+    expiration_interval = 2.0
+    """How often idle connections are looked at, s; a stop does not wait for it."""
     ConnectionClass = _Connection
     keep_alive_conn_limit = None  # type: ignore[assignment]  # cheroot documents None as no limit
     max_request_header_size = MAX_HEADER_BYTES

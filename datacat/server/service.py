@@ -34,7 +34,7 @@ from datacat.worker import Worker
 _log = logging.getLogger(__name__)
 
 _BOOT_BYTES = 8
-STATUS_INTERVAL_S = 10.0
+STATUS_INTERVAL_S = 30.0
 """How often the service manager is told how it goes, if that has changed."""
 
 

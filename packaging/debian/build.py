@@ -229,6 +229,8 @@ def merge(source: Path, lib: Path) -> None:
 
 def trim(lib: Path) -> None:
     """Take away what is not needed to run; take execute bits and first lines that only scripts need."""
+    for platform in ("launchd", "windows"):  # what `datacat service` installs on other systems
+        shutil.rmtree(lib / "datacat/cli/service_files" / platform)
     for path in sorted(lib.rglob("*"), reverse=True):
         if path.is_dir():
             if path.name in DROPPED_DIRS and "licenses" not in path.parts:

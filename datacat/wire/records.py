@@ -238,12 +238,12 @@ def _repr(value: object, limit: int) -> str:
 
 def is_finite_json(value: object) -> bool:
     """Return whether value holds no NaN or infinity: JSON encoders write those as null, which would delete state."""
-    if isinstance(value, float):
-        return math.isfinite(value)
-    if isinstance(value, dict):
-        return all(is_finite_json(item) for item in value.values())
-    if isinstance(value, (list, tuple)):
-        return all(is_finite_json(item) for item in value)
+    level = [value]
+    while level:  # a loop: what came from outside may be nested as deep as a reader of JSON takes it
+        if any(isinstance(item, float) and not math.isfinite(item) for item in level):
+            return False
+        nested = [item for item in level if isinstance(item, (dict, list, tuple))]
+        level = [child for item in nested for child in (item.values() if isinstance(item, dict) else item)]
     return True
 
 

@@ -241,3 +241,13 @@ def test_a_large_event_is_cut_and_kept(place):
     assert answer.status_code == 200
     (event,) = eventually(lambda: place.sent(name, "event"))
     assert event["message"].endswith("…[cut]")
+
+
+@pytest.mark.parametrize("depth", [40, 300, 900, 100_000])
+def test_json_of_any_depth_is_refused_and_the_daemon_goes_on(place, depth):
+    name = place.register()
+    for path, member in [("/state", '"state":{"a":%s}'), ("/event", '"name":"e","data":{"a":%s}'), ("/end", '"x":%s')]:
+        body = '{"session_id":"' + name + '",' + member % ("[" * depth + "]" * depth) + "}"
+        answer = place.post(path, data=body, headers={"Content-Type": "application/json"})
+        assert answer.status_code in ((400, 422) if path != "/end" else (200, 400)), answer.text
+    assert place.get("/health").status_code == 200

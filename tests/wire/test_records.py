@@ -79,3 +79,11 @@ def test_depth_counts_nested_objects_and_arrays():
 )
 def test_a_level_is_as_given_else_by_category_else_by_exception(level, category, has_exception, expected):
     assert event_level(level, category, has_exception) == expected
+
+
+def test_how_deep_a_value_is_nested_does_not_matter_to_the_search_for_nan():
+    deep, bad = 1.0, float("nan")
+    for _ in range(5_000):
+        deep, bad = {"a": [deep]}, [{"a": bad}]
+    assert is_finite_json(deep)
+    assert not is_finite_json(bad)

@@ -44,8 +44,11 @@ class Manager:
             **environ,
         }
 
-    def start(self, *flags, fd_name="http"):
-        """Start the server with the socket that is kept, if there is one; return when it is ready."""
+    def start(self, *flags, fd_name="http", through=()):
+        """Start the server with the socket that is kept, if there is one; return when it is ready.
+
+        through: a command that runs it.
+        """
         flags = ["--port", str(self.port), *flags]
         environ = dict(self.environ)
         fd = -1
@@ -55,7 +58,7 @@ class Manager:
         already = len(self.told)
         with self.stderr.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", _LAUNCH, str(fd), *flags],
+                [*through, sys.executable, "-c", _LAUNCH, str(fd), *flags],
                 env=environ, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log,
                 pass_fds=[fd] if fd >= 0 else [],
             )  # fmt: skip

@@ -7,8 +7,10 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from helpers import eventually
@@ -246,6 +248,43 @@ def test_what_has_to_be_changed_is_said_in_one_line_with_exit_code_78(flags, sai
     assert said in ended.stderr
     assert ended.stderr.count("\n") == 1
     assert ended.stdout == ""
+
+
+def test_a_store_that_is_held_by_another_process_may_be_free_at_the_next_try(tmp_path):
+    with process(tmp_path) as (started, _):
+        command = [sys.executable, "-m", "datacat.cli.server", "--port", "0", "--data-dir", str(tmp_path / "data")]
+        ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+        assert ended.returncode == 1
+        said = [line for line in ended.stderr.splitlines() if line.startswith("datacat-server: ")]
+        assert len(said) == 1
+        assert f"is in use by pid {started.pid}; stop it" in said[0]
+
+
+@pytest.mark.skipif(getattr(os, "geteuid", int)() != 0, reason="capability: only root can become somebody else")
+@pytest.mark.parametrize("below", [".", "store", "store/segments"])
+def test_a_folder_of_another_owner_needs_a_person_and_is_named(below):
+    # What pytest makes is for root alone; and so may the interpreter be, so all is imported before.
+    code = (
+        "import encodings.idna, os, sys\nimport datacat.store.semi\nfrom datacat.cli import server\n"
+        "from datacat.errors import DatacatError\nfrom datacat.server import service\n"
+        "from datacat.server.config import Config\n"
+        "os.setgid(65534)\nos.setuid(65534)\n"
+        "try:\n    service.build(Config(port=0, data_dir=sys.argv[1]), {})\n"
+        "except DatacatError as error:\n    print(error.permanent, error)"
+    )
+    with tempfile.TemporaryDirectory() as scratch:
+        data = Path(scratch) / "data"
+        with running(Config(port=0, data_dir=str(data))):
+            pass
+        for path in (Path(scratch), data, *data.rglob("*")):
+            os.chown(path, 65534, 65534)
+        os.chown(data / below, 0, 0)
+        ended = subprocess.run(
+            [sys.executable, "-c", code, str(data)], capture_output=True, text=True, check=False, timeout=30
+        )
+    assert ended.stdout.startswith("True "), ended.stdout + ended.stderr
+    assert "Permission denied" in ended.stdout
+    assert str(data) in ended.stdout
 
 
 def test_version_and_help_do_not_need_cherrypy():

@@ -171,6 +171,20 @@ def test_the_manager_hears_ready_with_a_status_watchdog_and_stopping(manage):
     assert not any("WATCHDOG" in message for message in manager.told[manager.told.index(stopping) + 1 :])
 
 
+def test_a_service_in_a_network_of_its_own_proves_work_through_a_pair_of_sockets(manage, tmp_path):
+    if subprocess.run(["unshare", "--net", "true"], capture_output=True, check=False).returncode:
+        pytest.skip("capability: no right to make a network namespace")
+    trigger = tmp_path / "now"
+    manager = manage(WATCHDOG_USEC="1200000", DATACAT_FAULT=f"pool:{trigger}")
+    manager.kept = socket.create_server(("127.0.0.1", 0))
+    manager.start(fd_name="datacat-server.socket", through=["unshare", "--net"])
+    assert manager.get("/livez") == b"ok\n"  # from outside, through the socket that it was given
+    assert sum("WATCHDOG" in message for message in manager.heard_for(2.0)) >= 3
+    assert "does not beat" not in manager.stderr.read_text()
+    trigger.touch()
+    manager.quiet(1.2)
+
+
 def test_a_watchdog_of_another_process_is_not_ours(manage):
     manager = manage(WATCHDOG_USEC="300000", WATCHDOG_PID="1").start()
     assert not any("WATCHDOG" in message for message in manager.heard_for(1.0))

@@ -14,7 +14,8 @@ Rights: TypeAlias = Callable[[Mapping[str, Any]], frozenset[Right]]
 """What a WSGI request may do."""
 
 _LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
-_FORWARDED = ("HTTP_FORWARDED", "HTTP_X_FORWARDED_FOR", "HTTP_X_FORWARDED_HOST", "HTTP_X_FORWARDED_PROTO")
+_FORWARDED = ("HTTP_FORWARDED", "HTTP_X_FORWARDED")
+"""How the headers begin that a proxy adds, whatever their values."""
 _WITHOUT_KEY: frozenset[Right] = frozenset({"read", "ingest"})
 
 
@@ -29,7 +30,7 @@ def keyless(config: Config) -> Rights:
 
 def from_loopback(environ: Mapping[str, Any]) -> bool:
     """Return whether the request began on this machine: a proxy on it passes on those of others."""
-    if any(environ.get(name) for name in _FORWARDED):
+    if any(name.startswith(_FORWARDED) for name in environ):
         return False
     address = str(environ.get("REMOTE_ADDR", ""))
     return is_loopback(address.removeprefix("::ffff:"))
@@ -57,7 +58,7 @@ class Gate:
         elif environ.get("SERVER_PROTOCOL") != "HTTP/1.0":
             raise Refusal(400, "the header Host is missing")
         origin = environ.get("HTTP_ORIGIN")
-        if origin and urlsplit(str(origin)).netloc.lower() != host.lower():
+        if origin and _netloc(str(origin)) != host.lower():
             raise Refusal(403, f"a page of {str(origin)[:80]} may not use this server")
         rights = self.rights(environ)
         if need not in rights:
@@ -71,7 +72,8 @@ class Gate:
 
     def _check_host(self, host: str) -> None:
         try:
-            name = (urlsplit(f"//{host}").hostname or "").lower()
+            # Host has no user information; what is behind an @ would be another name than the one before it.
+            name = (urlsplit(f"//{host}").hostname or "").lower() if "@" not in host else ""
         except ValueError:
             name = ""
         if name in self.hosts or (self.any_address and _is_address(name)):
@@ -89,6 +91,14 @@ def gate(config: Config, rights: Rights | None = None) -> Gate:
     if any_address or is_loopback(own):
         hosts |= _LOCAL_NAMES
     return Gate(frozenset(hosts), any_address, rights or keyless(config))
+
+
+def _netloc(origin: str) -> str:
+    """Return host and port of an origin in lower case; empty when it has none or is malformed."""
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:
+        return ""
 
 
 def _is_address(name: str) -> bool:

@@ -225,7 +225,9 @@ def _silent() -> None:
 def _error_page(status: str, message: str, **_: object) -> bytes:
     """Return the problem document for an error that CherryPy itself found (a malformed header or query)."""
     told = as_answer(problem_of(Refusal(int(status.split(maxsplit=1)[0]), message)))
-    cherrypy.serving.response.headers.update(told.headers)
+    headers = cherrypy.serving.response.headers
+    headers.pop("Server", None)  # CherryPy's name and version; the HTTP server puts its own name there
+    headers.update(told.headers)
     body = told.body
     return body if isinstance(body, bytes) else b""
 

@@ -21,9 +21,13 @@ def test_nobody_else_may_without_a_key(server, address):
     assert server.store.stats()["sessions"] == 0
 
 
-@pytest.mark.parametrize("header", ["Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto"])
+@pytest.mark.parametrize(
+    "header",
+    ["Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Forwarded-Port", "X-Forwarded-Server"],
+)
 def test_what_a_proxy_passed_on_is_not_loopback(server, header):
     assert server.get(READS, headers={header: "127.0.0.1"}).status == 403
+    assert server.get(READS, headers={header: ""}).status == 403
 
 
 def test_insecure_lets_everybody_in_but_nobody_delete(make_server):
@@ -109,3 +113,12 @@ def test_every_other_path_is_behind_the_gate(server):
     ):
         assert server.get(path, environ={"REMOTE_ADDR": "192.0.2.1"}).status == 403
         assert server.get(path, headers={"Host": "evil.example"}).status == 403
+
+
+@pytest.mark.parametrize("origin", ["http://[", "http://[::1", "//", "["])
+def test_a_malformed_origin_is_refused(server, origin):
+    assert server.get(READS, headers={"Origin": origin}).status == 403
+
+
+def test_a_host_with_user_information_is_refused(server):
+    assert server.get(READS, headers={"Host": "evil.example:80@127.0.0.1"}).status == 403

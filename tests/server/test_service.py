@@ -5,6 +5,7 @@ import http.client
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -294,3 +295,11 @@ def test_version_and_help_do_not_need_cherrypy():
             [sys.executable, "-c", code, flag], capture_output=True, text=True, check=True, timeout=30
         )
         assert ended.stdout.endswith("False\n")
+
+
+def test_a_request_without_host_is_refused_and_learns_no_version():
+    with running() as built, socket.create_connection(("127.0.0.1", built.port), timeout=10) as sock:
+        sock.sendall(b"GET /api/sessions HTTP/1.1\r\n\r\n")
+        answer = sock.recv(65536)
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert b"CherryPy" not in answer

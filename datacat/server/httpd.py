@@ -32,6 +32,8 @@ BODY_S = 20.0
 BODY_RATE = 64 * 1024
 SEND_S = 10.0
 """A client that takes nothing for so long is given up."""
+LINGER_S = 2.0
+"""After a refusal, so long what the client still sends is read: a close would take the answer from it."""
 IDLE_S = 75.0
 """A connection without a request is closed after this; daemons write every 5 s."""
 MAX_HEADER_BYTES = 16 * 1024
@@ -166,12 +168,13 @@ class _Request(server.HTTPRequest):
                 self.conn.wfile.write(b"0\r\n\r\n")
         finally:
             if not body.closed:  # what is left of the body must not be taken for the next request
-                self.close_connection = True
+                self.close_connection = self.conn.is_unread = True
 
     def simple_response(self, status: str | int, msg: str = "") -> None:
         """Answer with an error and close the connection."""
         self.close_connection = True
         code, _, phrase = str(status).partition(" ")
+        self.conn.is_unread = code != "408"
         with contextlib.suppress(OSError):
             self.conn.wfile.write(_error(int(code), msg or phrase, phrase))
 
@@ -250,6 +253,7 @@ class _Connection(server.HTTPConnection):
 
     RequestHandlerClass = _Request
     rbufsize = BUFFER_BYTES
+    is_unread = False
 
     def __init__(self, http: "Server", sock: socket.socket, makefile: object = None) -> None:
         del makefile
@@ -265,11 +269,22 @@ class _Connection(server.HTTPConnection):
         keep = bool(super().communicate())  # type: ignore[no-untyped-call]  # cheroot has half of its types
         try:
             self.wfile.flush()
+            if self.is_unread:
+                self._linger()
         except OSError:
             return False
         finally:
             self.server.served += 1
         return keep
+
+    def _linger(self) -> None:
+        """Let go of what the client still sends, until it has seen that nothing more is answered."""
+        self.socket.shutdown(socket.SHUT_WR)
+        end = time.monotonic() + LINGER_S
+        while (left := end - time.monotonic()) > 0:
+            self.socket.settimeout(left)
+            if not self.socket.recv(BUFFER_BYTES):
+                return
 
 
 class Server(wsgi.Server):

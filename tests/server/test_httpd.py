@@ -308,3 +308,15 @@ def test_a_port_that_is_taken_is_named():
 def test_a_name_that_does_not_exist_is_named():
     with pytest.raises(HostError, match=r"256\.1\.1\.1:1"):
         bind("256.1.1.1", 1)
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_client_that_sends_too_much_is_told_so_when_it_has_sent_all(address, chunked):
+    part = b"x" * 1_000_000
+    length = b"Transfer-Encoding: chunked" if chunked else b"Content-Length: 20000000"
+    with connected(address) as sock:
+        sock.sendall(b"POST / HTTP/1.1\r\nHost: x\r\n%s\r\n\r\n" % length)
+        for _ in range(20):
+            sock.sendall(b"f4240\r\n%s\r\n" % part if chunked else part)
+        answer = sock.recv(65536)
+    assert answer.startswith(b"HTTP/1.1 413 " if not chunked else b"HTTP/1.1 "), answer[:200]

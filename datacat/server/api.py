@@ -125,20 +125,25 @@ class Api:
         found = list(self._store.records(head.id, query))
         rows = views.patches(self._store, head, found[:limit])
         return as_json(
-            {"rows": rows, "next_cursor": views.write_cursor(found[limit - 1]) if len(found) > limit else None}
+            {"rows": rows, "next_cursor": views.write_cursor(found[limit - 1].position) if len(found) > limit else None}
         )
 
     def transitions(self, request: Request) -> Answer:
         """GET /api/sessions/{id}/transitions: changes of status; name selects by the status word."""
         query, limit = filters.records(request, ())
-        changes = [
-            change
-            for change in views.transitions(self._store, self._id(request))
+        numbered = [
+            (number, change)
+            for number, change in enumerate(views.transitions(self._store, self._id(request)))
             if (not query.names or change["status"] in query.names) and filters.in_span(query, change["timestamp"])
         ]
         if query.newest_first:
-            changes.reverse()
-        return as_json({"rows": changes[:limit], "next_cursor": None})
+            numbered.reverse()
+        if query.after:
+            last = query.after[-1]
+            numbered = [item for item in numbered if (item[0] < last if query.newest_first else item[0] > last)]
+        page = numbered[:limit]
+        more = views.write_cursor((0, "", 0, page[-1][0])) if len(numbered) > limit else None
+        return as_json({"rows": [change for _, change in page], "next_cursor": more})
 
     def state(self, request: Request) -> Answer:
         """GET /api/sessions/{id}/state: the whole state, now or at a moment."""
@@ -215,7 +220,7 @@ class Api:
         def rows(request: Request) -> Answer:
             query, limit = filters.records(request, (kind,))
             found = list(self._store.records(self._id(request), query))
-            more = views.write_cursor(found[limit - 1]) if len(found) > limit else None
+            more = views.write_cursor(found[limit - 1].position) if len(found) > limit else None
             return as_json({"rows": [views.row_of(row) for row in found[:limit]], "next_cursor": more})
 
         return rows

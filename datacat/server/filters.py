@@ -26,8 +26,7 @@ WHOLE = ("events", "metrics", "history", "history_state")
 PAGE = ("from", "to", "limit", "cursor", "order")
 EVENTS = (*PAGE, "name", "level", "q")
 METRICS = (*PAGE, "name", "q")
-TRANSITIONS = ("from", "to", "name", "limit", "order")
-"""There are few changes of status: one page holds them."""
+TRANSITIONS = (*PAGE, "name")
 _REASONS = tuple(reason for reasons in END_REASONS.values() for reason in reasons)
 
 

@@ -167,9 +167,9 @@ def transitions(store: Store, session_id: str) -> list[Json]:
     ]
 
 
-def write_cursor(row: Row) -> str:
+def write_cursor(position: tuple[int, str, int, int]) -> str:
     """Return the text that read_cursor() understands: where a page of records ended."""
-    return base64.urlsafe_b64encode(msgspec.json.encode(row.position)).decode().rstrip("=")
+    return base64.urlsafe_b64encode(msgspec.json.encode(position)).decode().rstrip("=")
 
 
 def read_cursor(text: str) -> tuple[int, str, int, int] | None:

@@ -210,13 +210,15 @@ def fold(head: Head, state: dict[str, Any], records: Iterable[wire.Record]) -> F
 def transitions_of(session_id: str, records: Iterable[wire.Record]) -> list[Transition]:
     """Return the changes of status that these records of one session make, in their order.
 
-    The records begin with what opens the session; those that cannot change a status may be left out.
+    Those that cannot change a status may be left out. What opens the session counts first: others may carry an earlier
+    time than it.
     """
     all_records = list(records)
-    first = opening(all_records[0]) if all_records else None
-    if first is None:
-        return []
-    return fold(new_head(session_id, first), {}, all_records).transitions
+    for index, record in enumerate(all_records):
+        if first := opening(record):
+            ordered = [record, *all_records[:index], *all_records[index + 1 :]]
+            return fold(new_head(session_id, first), {}, ordered).transitions
+    return []
 
 
 def public(head: Head) -> dict[str, Any]:

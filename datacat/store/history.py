@@ -7,9 +7,10 @@ import msgspec
 
 from datacat.errors import Deleted, NotFound
 from datacat.store import Query, RecordQuery, Store
-from datacat.store.fold import Head, next_state
+from datacat.store.fold import Head, next_state, opening
 from datacat.store.select import state_has
 from datacat.wire.records import Gap, Open, StatePatch
+from datacat.wire.state import merge
 
 _STATE_KINDS: dict[str, type[Open | StatePatch | Gap]] = {"open": Open, "state": StatePatch, "gap": Gap}
 
@@ -35,12 +36,19 @@ def states(store: Store, session_id: str, *, to_us: int | None = None) -> Iterat
 
     Raises: NotFound, Deleted.
     """
-    state: dict[str, Any] = {}
-    fresh = True
+    head = store.head(session_id)
+    state: dict[str, Any] = {"product": head.product, "version": head.version}
+    is_open = False
     for row in store.records(session_id, RecordQuery(kinds=tuple(_STATE_KINDS), to_us=to_us)):
         record = msgspec.convert(row.record, _STATE_KINDS[row.record["k"]])
-        after = next_state(state, record, fresh=fresh)
-        fresh = False
+        if is_open or opening(record) is None:
+            after = next_state(state, record, fresh=False)
+        else:
+            after = next_state({}, record, fresh=True)
+            if isinstance(record, Open):
+                # Patches may carry an earlier time than what opened the session; they came after it all the same.
+                after = merge(after, state)
+            is_open = True
         if after is not state:
             state = after
             yield row.position[0], state

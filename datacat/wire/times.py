@@ -41,7 +41,7 @@ def rfc3339(us: int) -> str:
 
 def _parse(text: str) -> int:
     try:
-        moment = datetime.fromisoformat(text)
+        moment = datetime.fromisoformat(text.upper())  # RFC 3339, 5.6: t and z may be in lower case
     except ValueError as error:
         raise _unreadable(text) from error
     if moment.tzinfo is None or len(text) < len("2026-01-31T12:00Z"):

@@ -6,8 +6,9 @@ import json
 import pytest
 import zstandard
 
+from datacat.server.own import line_of
 from datacat.wire.lines import Line, encode
-from datacat.wire.records import Gap
+from datacat.wire.records import Gap, Verdict
 
 NOBODY = "01890a5d-ac96-774b-bcce-000000000000"
 
@@ -377,3 +378,41 @@ def test_an_error_of_the_server_shows_nothing_of_its_inside(server, monkeypatch,
         assert b"ZeroDivision" not in answer.body
     assert "secret" in caplog.text
     assert "herry" not in str(answer.headers)
+
+
+def test_a_record_may_be_older_than_its_session(server):
+    session_id = server.session(state={"a": 1})
+    server.post(f"/api/sessions/{session_id}/state", json={"state": {"b": 2}, "timestamp": 1_700_000_000})
+    server.post(f"/api/sessions/{session_id}/events", json={"name": "old", "timestamp": 1_700_000_000})
+    url = f"/api/sessions/{session_id}"
+    early = {"product": "editor", "version": "1.2", "b": 2}
+    assert server.get(f"{url}/state?at=1700000001").json == early
+    assert server.get(f"{url}/state?at=9999-12-31T00:00:00Z").json == server.get(f"{url}/state").json
+    assert server.get(f"{url}?history_state=1").json["state_history"][0]["patch"] == {"b": 2}
+
+
+def test_transitions_of_a_session_with_a_record_older_than_itself_are_told(server):
+    session_id = server.session()
+    server.post(f"/api/sessions/{session_id}/events", json={"name": "old", "timestamp": 1_700_000_000})
+    server.own.write(session_id, [line_of(Verdict(server.now_us + 1, "suspended", by="server"))])
+    told = server.get(f"/api/sessions/{session_id}/transitions").json["rows"]
+    assert [change["status"] for change in told] == ["active", "suspended"]
+
+
+@pytest.mark.parametrize("order", ["asc", "desc"])
+def test_transitions_have_pages_too(server, order):
+    session_id = server.session()
+    for number in range(4):
+        status = "active" if number % 2 else "hung"
+        server.own.write(session_id, [line_of(Verdict(server.now_us + 1 + number, status, by="server"))])
+    url = f"/api/sessions/{session_id}/transitions?order={order}"
+    whole = server.get(url).json
+    assert len(whole["rows"]) == 5
+    assert whole["next_cursor"] is None
+    page = server.get(f"{url}&limit=2").json
+    pages = [page["rows"]]
+    while page["next_cursor"]:
+        page = server.get(f"{url}&limit=2&cursor={page['next_cursor']}").json
+        pages.append(page["rows"])
+    assert [len(rows) for rows in pages] == [2, 2, 1]
+    assert [row for rows in pages for row in rows] == whole["rows"]

@@ -124,7 +124,8 @@ def test_the_text_of_a_help_is_never_an_instruction_to_the_formatter():
     assert generated.roff(".SH x\n'y a-b \\fB") == "\\&.SH x\n\\&'y a\\-b \\efB"
 
 
-def test_two_wheels_that_disagree_about_a_file_are_not_packed(tmp_path):
+def test_two_wheels_that_disagree_about_a_file_are_not_packed(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(CHECKOUT / "packaging/debian")
     build = load("datacat_build_deb", "packaging/debian/build.py")
     for name, text in (("one", "a"), ("two", "b")):
         (tmp_path / name / "pkg").mkdir(parents=True)

@@ -63,7 +63,7 @@ def sections(session: dict[str, Any], transitions: list[dict[str, Any]], events:
         ("Status", [*_transitions(transitions)]),
         ("State", [*_state(session.get("state") or {})]),
         (f"Last {len(shown)} of {session['counts'].get('events', 0)} events", [*_events(shown)]),
-        ("Metrics", [*metric_lines(session.get("metrics") or [])]),
+        (_metrics_title(session), [*metric_lines(session.get("metrics") or [])]),
     ]
     return [(title, lines) for title, lines in parts if lines]
 
@@ -131,6 +131,11 @@ def _events(events: list[dict[str, Any]]) -> Iterable[Cell]:
             yield Cell(f"      {text.one_line(line, _WIDE)}", "dim")
 
 
+def _metrics_title(session: dict[str, Any]) -> str:
+    shown, total = len(session.get("metrics") or []), session["counts"].get("metrics", 0)
+    return f"Metrics, the last {shown} of {total}" if shown < total else "Metrics"
+
+
 def metric_lines(metrics: list[dict[str, Any]]) -> list[str]:
     """Return one line for each series (name, type, tags): counters summed up, gauges with their last."""
     series: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
@@ -147,15 +152,23 @@ def _sum_up(kind: str, points: list[dict[str, Any]]) -> str:
     merged = [point.get("metadata") or {} for point in points]
     if kind == "counter":
         return text.quantity(sum(point["value"] for point in points), unit)
-    lows = [meta.get("min", point["value"]) for meta, point in zip(merged, points, strict=True)]
-    highs = [meta.get("max", point["value"]) for meta, point in zip(merged, points, strict=True)]
+    lows = [_told(meta, "min", point["value"]) for meta, point in zip(merged, points, strict=True)]
+    highs = [_told(meta, "max", point["value"]) for meta, point in zip(merged, points, strict=True)]
     if kind == "gauge":
         last = text.quantity(points[-1]["value"], unit)
         return last if min(lows) == max(highs) else f"{last}  ({_range(lows, highs, unit)})"
-    count = sum(meta.get("count", 1) for meta in merged)
-    total = sum(point["value"] for point in points)
-    mean = text.quantity(round(total / count, 6), unit) if count else "-"
+    count = sum(_told(meta, "count", 1) for meta in merged)
+    try:
+        mean = text.quantity(round(sum(point["value"] for point in points) / count, 6), unit)
+    except (ZeroDivisionError, OverflowError):  # a whole number may be larger than any float
+        mean = "-"
     return f"{count} times, mean {mean}  ({_range(lows, highs, unit)})"
+
+
+def _told(metadata: dict[str, Any], name: str, default: Any) -> Any:
+    """Return a number of the metadata; anybody may have written something else there."""
+    value = metadata.get(name)
+    return value if type(value) in (int, float) else default
 
 
 def _range(lows: list[Any], highs: list[Any], unit: str | None) -> str:

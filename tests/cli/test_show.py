@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from datacat.cli.show import metric_lines
+from datacat.cli.show import metric_lines, sections
 
 
 @pytest.fixture(scope="module")
@@ -97,3 +97,28 @@ def test_a_series_is_summed_up_by_its_type():
         ["hits", "counter", "eu", "2"],
         ["hits", "counter", "us", "3"],
     ]
+
+
+def test_metadata_of_any_kind_and_values_of_any_size_are_shown():
+    odd = {"sum": "x", "count": "a", "min": "q", "max": []}
+    points = [
+        {"name": "load", "type": "timer", "value": 1, "metadata": odd},
+        {"name": "load", "type": "timer", "value": 3, "metadata": {"min": None, "count": True}},
+        {"name": "fps", "type": "gauge", "value": 30, "metadata": odd},
+        {"name": "huge", "type": "counter", "value": 1e308, "metadata": {}},
+        {"name": "huge", "type": "counter", "value": 1e308, "metadata": {}},
+        {"name": "vast", "type": "timer", "value": 10**400, "metadata": {}},
+    ]
+    lines = [line.split() for line in metric_lines(points)[1:]]
+    assert lines[0] == ["load", "timer", "2", "times,", "mean", "2", "(1", "to", "3)"]
+    assert lines[1] == ["fps", "gauge", "30"]
+    assert [line[0] for line in lines[2:]] == ["huge", "vast"]
+
+
+def test_a_sum_over_a_part_of_the_metrics_says_so():
+    session = {
+        "product": "p", "version": "1", "status": "active", "id": "i", "created_at": "2026-01-31T12:00:00.000000Z",
+        "counts": {"metrics": 5000}, "metrics": [{"name": "hits", "type": "counter", "value": 1}],
+    }  # fmt: skip
+    titles = [title for title, _ in sections(session, [], 0, 1_769_860_801_000_000)]
+    assert titles[-1] == "Metrics, the last 1 of 5000"

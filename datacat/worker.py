@@ -54,10 +54,14 @@ class Worker:
         """Let work() run now instead of when the interval is over."""
         self._due.set()
 
-    def stop(self, timeout_s: float = STOP_TIMEOUT_S) -> bool:
-        """Ask the thread to end after the current call and join it; True when it has ended."""
+    def finish(self) -> None:
+        """Ask the thread to end after the current call, and wait for nothing; work() itself may call it."""
         self._stopping = True
         self._due.set()
+
+    def stop(self, timeout_s: float = STOP_TIMEOUT_S) -> bool:
+        """Ask the thread to end after the current call and join it; True when it has ended."""
+        self.finish()
         if self._thread is not None:
             self._thread.join(timeout_s)
         return not self.alive

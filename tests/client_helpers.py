@@ -54,3 +54,21 @@ def app_environ(state_dir, extra=()):
         "STATE": str(state_dir),
         **dict(extra),
     }
+
+
+class Broken:
+    """Raises whatever is asked of it."""
+
+    def __repr__(self):
+        raise RuntimeError("no repr")
+
+    __str__ = __repr__
+
+
+class BrokenDict(dict):
+    """A dict that raises when it is looked through."""
+
+    def items(self):
+        raise RuntimeError("no items")
+
+    __iter__ = items

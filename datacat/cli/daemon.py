@@ -1,6 +1,7 @@
 """The command datacat-daemon, and what a client starts: flags, DATACAT_* variables, a JSON file. Imports little."""
 
 import argparse
+import contextlib
 import logging
 import os
 import sys
@@ -18,7 +19,10 @@ USAGE_ERROR = 2
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the daemon until its work is done; exits 2 on a wrong setting, 1 when it cannot serve."""
-    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+    if arguments is None:
+        arguments = sys.argv[1:]
+        _let_go(_parser().parse_args(arguments))
+    sys.exit(run(arguments))
 
 
 def run(arguments: list[str]) -> int:
@@ -51,6 +55,15 @@ def run(arguments: list[str]) -> int:
         sys.stderr.write(f"datacat-daemon: {error}\n")
         return 1
     return 0
+
+
+def _let_go(flags: argparse.Namespace) -> None:
+    """Close what the app left open for its children: who reads from such a pipe waits for the last writer's end."""
+    if flags.owner > 0 and os.name != "nt":
+        for path in list(Path("/dev/fd").iterdir()):
+            if (fd := int(path.name)) > 2 and fd != flags.owner_fd:
+                with contextlib.suppress(OSError):  # the listing's own
+                    os.close(fd)
 
 
 def _parser() -> argparse.ArgumentParser:

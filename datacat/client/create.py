@@ -45,7 +45,7 @@ def create_session(
     """
     drops = Drops()
     try:
-        settings = dict(settings or {})
+        settings = dict(settings) if isinstance(settings, dict) else {}
         if api_key:
             settings["api_key"] = api_key
         if daemon_port != "auto":
@@ -53,7 +53,7 @@ def create_session(
         meta = _meta(base_url, product, version, environment, session_id, settings)
         first = opening(meta, state)
         if use_daemon:
-            roots = [Path(state_dir)] if state_dir is not None else host.state_dirs()
+            roots = folder.roots(state_dir)
             session = _local_session(meta, first, roots, drops)
         else:
             from datacat.client import direct
@@ -181,7 +181,7 @@ def _deaf_session(drops: Drops) -> Session:
 def _id(given: object) -> str:
     try:
         return ids.session_id(str(given)) if given else ""
-    except DatacatError:
+    except Exception:  # no UUID, or whatever an object of the app raises
         return ""
 
 

@@ -70,7 +70,7 @@ class Batch(NamedTuple):
 def session(meta: layout.Meta, first: Open, drops: Drops) -> Session:
     """Return a session in simple mode; its thread runs from now on."""
     server = Http(meta.server_url, meta.settings)
-    direct = Direct(meta, first, drops, server.ask)
+    direct = Direct(meta, first, drops, server.ask, settled=server.close)
     made = Session(meta, direct, direct, drops)
     made._put(first)  # noqa: SLF001  the first record of the stream
     live.at_exit(direct.drain)
@@ -91,6 +91,7 @@ class Direct:
         *,
         clock_ns: Callable[[], int] = host.awake_ns,
         queue_bytes: int = QUEUE_BYTES,
+        settled: Callable[[], None] = lambda: None,
     ) -> None:
         self.slots: Slots = [0, 0]
         self._meta = meta
@@ -99,6 +100,7 @@ class Direct:
         self._ask = ask
         self._clock_ns = clock_ns
         self._queue_bytes = queue_bytes
+        self._settled = settled
         self._lock = threading.RLock()  # a signal handler may log while a call holds it
         self._queue: deque[bytes] = deque()
         self._taken_bytes = 0
@@ -203,8 +205,7 @@ class Direct:
             return False
         batch = self._in_flight or self._cut()
         if batch is None:
-            self._idle.set()
-            return False
+            return self._rest()
         self._in_flight = batch
         answer = self._send(batch)
         if answer.status in _AGAIN or answer.status >= 500:
@@ -213,6 +214,20 @@ class Direct:
         self._failures = 0
         self._settle(batch, answer)
         return True
+
+    def _rest(self) -> bool:
+        """Say that everything is sent; True when it is not. The thread of a session that is over ends with that."""
+        with self._lock:
+            if self._queue:
+                return True
+            self._idle.set()
+            over = bool(self._closed)
+        if over:
+            live.not_at_exit(self.drain)
+            self._settled()
+            if (worker := self._worker) is not None:
+                worker.finish()
+        return False
 
     def _cut(self) -> Batch | None:
         """Return the next batch: queued lines, and what is to be told of heartbeats and drops; None when nothing is."""
@@ -224,7 +239,7 @@ class Direct:
                 size += len(taken[-1])
         own = []
         beat_us = self.slots[1]
-        if beat_us > self._beat_told:
+        if beat_us != self._beat_told:
             self._beat_told = beat_us
             own.append(lines.encode(Beat(beat_us)))
         totals = self._drops.totals()

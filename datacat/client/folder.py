@@ -17,6 +17,17 @@ _DIR_MODE = 0o700
 _MEMORY_ROOT = "/dev/shm"  # noqa: S108  the folder below it is the user's own and its owner is checked
 
 
+def roots(state_dir: object) -> list[Path]:
+    """Return the folders that may have the spool, best first: the given one, else those of the user.
+
+    It is absolute, for the app may change its working directory. What is no path at all is taken as not given.
+    """
+    if isinstance(state_dir, (str, os.PathLike)) and not isinstance(state_dir, bytes):
+        with contextlib.suppress(TypeError, ValueError, OSError):
+            return [Path(state_dir).absolute()]
+    return host.state_dirs()
+
+
 def choose_spool(folders: Iterable[Path]) -> Path:
     """Return the spool in the first folder that can be written, made with its owners folder.
 
@@ -35,8 +46,8 @@ def choose_spool(folders: Iterable[Path]) -> Path:
             if os.access(spool, os.W_OK | os.X_OK):
                 return spool
             reasons.append(f"{spool} cannot be written")
-        except OSError as error:
-            reasons.append(f"{folder}: {error.strerror}")
+        except (OSError, ValueError) as error:  # ValueError: a name that no file system takes
+            reasons.append(f"{folder}: {error}")
     raise JournalError("no folder for the journal: " + "; ".join(reasons), hint="set XDG_STATE_HOME")
 
 

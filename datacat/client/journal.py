@@ -66,6 +66,7 @@ class Journal:
         self._next_number = 0
         self._asked_ns = 0
         self._closed = ""
+        self._end: int | None = None
         self._open_next()
 
     def append(self, line: bytes) -> bool:
@@ -99,6 +100,8 @@ class Journal:
     def offset(self) -> int:
         """Return how many bytes the stream has, fillers included."""
         with self._lock:
+            if self._end is not None:
+                return self._end
             if self._segment is None:
                 return self._next_number * self.segment_bytes
             return (self._next_number - 1) * self.segment_bytes + self._segment.tell()
@@ -108,6 +111,7 @@ class Journal:
         with self._lock:
             if self._closed:
                 return
+            self._end = self.offset()  # what is behind it is no record: nobody acknowledges it
             self._closed = reason
             self._seal()
 

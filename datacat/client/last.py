@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from datacat import host
+from datacat.client import folder
 from datacat.client.local import process_identity
 from datacat.errors import HostError, WireError
 from datacat.wire import layout, lines, state, times
@@ -26,13 +27,13 @@ def last_run(product: str, state_dir: str | Path | None = None) -> dict[str, Any
     Never raises.
     """
     try:
-        roots = [Path(state_dir)] if state_dir is not None else host.state_dirs()
+        roots = folder.roots(state_dir)
         runs = sorted(
             (run for root in roots for run in _runs(root / layout.SPOOL_DIR, product)),
             key=lambda run: run.created_us,
             reverse=True,
         )
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a name that no file system takes
         return None
     if not runs:
         return None

@@ -62,6 +62,13 @@ def at_exit(call: Callable[[], None]) -> None:
         _last.append(call)
 
 
+def not_at_exit(call: Callable[[], None]) -> None:
+    """Take back at_exit(call)."""
+    with _lock:
+        if call in _last:
+            _last.remove(call)
+
+
 def _forked() -> None:
     """Make the child inert: the parent's journals, threads and locks are not its own."""
     global _lock

@@ -16,8 +16,11 @@ from datacat.client.ports import Slots
 from datacat.errors import HostError
 from datacat.wire import layout
 
-SPAWN_EVERY_NS = 5_000_000_000
-"""At most one try to start a daemon in so long: one that was just started needs some time to take its lock."""
+SPAWN_EVERY_NS = 4_000_000_000
+"""At most one try to start a daemon in so long: one that was just started needs some time to take its lock.
+
+Less than the time between two looks of a session, or the look right after a start would never try again.
+"""
 DETAILS_TIMEOUT_S = 6.0
 """The daemon asks the server for at most 5 s before it answers from what it has."""
 

@@ -1,5 +1,6 @@
 """What a session writes to and through: the two protocols, the totals of drops, and the cheap checks of arguments."""
 
+import itertools
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -14,6 +15,7 @@ LONGEST_PAUSE_S = 0.128
 """flush() looks so often: at first when the daemon may have it already, then when it waits for a server."""
 _MAX_BRACKETS = records.MAX_DEPTH - 2
 _MAX_FLAT = 8
+_MAX_BUCKETS = 1000
 
 
 class Slots(Protocol):
@@ -148,12 +150,18 @@ def fits(data: object, line: bytes) -> bool:
     return (line.rfind(b"null") < 0 or _finite(data)) and line.count(b"{") + line.count(b"[") <= _MAX_BRACKETS
 
 
-def bounds(buckets: Iterable[float]) -> list[float]:
-    """Return the upper bounds of buckets in order, without the infinite one; empty when they are no numbers."""
+def with_bounds(metadata: object, buckets: Iterable[float]) -> dict[str, Any]:
+    """Return metadata with the upper bounds of buckets, in order and without the infinite one; never raises.
+
+    They are empty when buckets are no numbers. Metadata of a wrong type is kept as its member `value`.
+    """
     try:
-        return sorted({float(bound) for bound in buckets} - {float("inf")})
-    except (TypeError, ValueError):
-        return []
+        given = itertools.islice(buckets, _MAX_BUCKETS)
+        bounds = sorted({float(bound) for bound in given} - {float("inf")})
+    except Exception:  # whatever an object of the app raises
+        bounds = []
+    members = metadata if isinstance(metadata, dict) else {} if metadata is None else {"value": metadata}
+    return {**members, "buckets": bounds}
 
 
 def _finite(data: object) -> bool:

@@ -145,9 +145,10 @@ def _text(value: object, text_chars: int) -> str | None:
 def _texts(value: object, text_chars: int) -> list[str] | None:
     if value is None:
         return None
-    if isinstance(value, dict):  # tags of other libraries are pairs
-        value = [f"{_text(key, text_chars)}:{_text(item, text_chars)}" for key, item in value.items()]
-    items = list(value) if isinstance(value, (list, tuple, set, frozenset)) else [value]
+    safe = records.safe_form(value, text_chars=text_chars)
+    if isinstance(safe, dict):  # tags of other libraries are pairs
+        safe = [f"{key}:{_text(item, text_chars)}" for key, item in safe.items()]
+    items = safe if isinstance(safe, list) else [safe]
     return [_text(item, text_chars) or "" for item in items[:_STACK_LINES]]
 
 

@@ -17,7 +17,7 @@ import msgspec
 
 from datacat import host
 from datacat.client import guard, hooks, live, repair
-from datacat.client.ports import Carrier, Drops, Sink, bounds, fits, texts, wait_acked
+from datacat.client.ports import Carrier, Drops, Sink, fits, texts, wait_acked, with_bounds
 from datacat.client.timing import Timer
 from datacat.wire import records
 from datacat.wire.layout import Meta
@@ -56,6 +56,7 @@ class Session:
         self._repaired: dict[str, int] = {}
         self._lock = threading.RLock()  # a signal handler may call any method while another one runs
         self._looking = threading.Lock()
+        self._looked_us = meta.created_us  # a clock that is set back must not put the next look off
         self._look_at_us = 0
         self._ended = False
         self._watched = (0.0, False, False)
@@ -76,7 +77,7 @@ class Session:
     def update_state(self, state: dict[str, Any]) -> None:
         """Merge state into the session's state (RFC 7396): objects merge, null deletes, all else replaces."""
         t = _now_ns() // 1000
-        if t > self._look_at_us:
+        if not self._looked_us <= t < self._look_at_us:
             self._look(t)
         try:
             line = _encode(StatePatch(t, state)) + b"\n"
@@ -104,7 +105,7 @@ class Session:
         A category that is one of these words sets the level when none is given.
         """
         t = _now_ns() // 1000
-        if t > self._look_at_us:
+        if not self._looked_us <= t < self._look_at_us:
             self._look(t)
         try:
             if level is None:
@@ -142,7 +143,7 @@ class Session:
     ) -> None:
         """Record one measurement of a gauge, counter, histogram or timer; a counter's delta stands for its value."""
         t = _now_ns() // 1000
-        if t > self._look_at_us:
+        if not self._looked_us <= t < self._look_at_us:
             self._look(t)
         if delta is not None:
             value = delta
@@ -186,7 +187,7 @@ class Session:
     ) -> None:
         """Record one observation; buckets are the upper bounds to count it in, without the infinite one."""
         if buckets is not None:
-            metadata = {**(metadata or {}), "buckets": bounds(buckets)}
+            metadata = with_bounds(metadata, buckets)
         self.log_metric(name, value, tags, "histogram", None, unit, metadata)
 
     def log_timer(
@@ -346,7 +347,7 @@ class Session:
         if not self._looking.acquire(blocking=False):
             return
         try:
-            self._look_at_us = t + LOOK_EVERY_US
+            self._looked_us, self._look_at_us = t, t + LOOK_EVERY_US
             if not self._ended:
                 self._carrier.look()
         except Exception as error:
@@ -369,7 +370,7 @@ class Session:
             self._slots[0] = now_ns
             if not self._watched[1]:
                 self._watch(self._watched[0], on=True, paused=self._watched[2])
-            if t > self._look_at_us:
+            if not self._looked_us <= t < self._look_at_us:
                 self._look(t)
         except Exception as error:
             guard.swallowed(error)
@@ -381,6 +382,7 @@ class Session:
         self.stop_heartbeat_monitor()
         self._put(exceptions.closing(_now_ns() // 1000, self.fatal))
         self._carrier.wake()
+        self._carrier.look()  # who sees how the process ends must be there before it does
 
     def _forget(self) -> None:
         """Become inert in a forked child."""

@@ -11,6 +11,7 @@ import signal
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from datacat.errors import HostError
 from datacat.wire import layout
@@ -19,7 +20,7 @@ GUARD_FLAG = "--datacat-daemon"
 """A frozen app that is started with it is a daemon: datacat.freeze_support()."""
 OWNER_FD = 3
 """The descriptor at which the daemon finds a pidfd of the app."""
-_SHELL = '"$@" </dev/null >/dev/null 2>&1 &'
+_SHELL = '"$@" &'
 _PYTHONS = ("python", "pythonw", "pypy")
 # Signals that the app may ignore or block: ignored ones are inherited by a new program.
 _RESET = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGPIPE", "SIGCHLD", "SIGUSR1", "SIGUSR2")
@@ -107,7 +108,8 @@ def freeze_support() -> None:
 def _start_through_shell(command: list[str], environ: dict[str, str], owner: int) -> None:
     if sys.platform == "win32":
         raise NotImplementedError
-    actions: list[tuple[int, ...]] = []
+    # Before the shell, which would tell the app's terminal that its working directory is gone.
+    actions: list[tuple[Any, ...]] = [(os.POSIX_SPAWN_OPEN, fd, os.devnull, os.O_RDWR, 0) for fd in range(3)]
     owner_fd = _pidfd(owner)
     try:
         if owner_fd >= 0:

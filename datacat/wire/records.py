@@ -211,12 +211,16 @@ def safe_form(value: object, depth: int = MAX_DEPTH, text_chars: int = MAX_TEXT_
         return int(value) if -(2**63) <= value < 2**64 else _repr(value, text_chars)
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else repr(float(value))
-    if isinstance(value, dict):
+    if isinstance(value, (dict, list, tuple, set, frozenset)):
         if depth <= 0:
             return CUT_MARK
-        return {_key(key): safe_form(item, depth - 1, text_chars) for key, item in list(value.items())}
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return [safe_form(item, depth - 1, text_chars) for item in list(value)] if depth > 0 else CUT_MARK
+        try:
+            items = list(value.items() if isinstance(value, dict) else value)
+        except Exception:  # a broken container belongs to the app
+            return _repr(value, text_chars)
+        if isinstance(value, dict):
+            return {_key(key): safe_form(item, depth - 1, text_chars) for key, item in items}
+        return [safe_form(item, depth - 1, text_chars) for item in items]
     return _repr(value, text_chars)
 
 

@@ -3,10 +3,11 @@ import sys
 import uuid
 
 import pytest
-from client_helpers import NO_DAEMON, meta, written
+from client_helpers import NO_DAEMON, Broken, BrokenDict, meta, sessions, written
 
 import datacat
 from datacat.client import create, guard, live
+from datacat.wire.records import Event
 
 HEAVY = {
     "cherrypy",
@@ -129,3 +130,35 @@ def test_a_mistake_of_ours_is_counted_and_the_app_goes_on(tmp_path, monkeypatch)
 def test_a_first_state_that_is_no_json_is_kept_in_a_safe_form(tmp_path):
     session = datacat.create_session(product="p", version="1", state={"x": float("nan"), "y": 1}, state_dir=tmp_path)
     assert written(session.journal_folder)[0].state == {"x": "nan", "y": 1}
+
+
+@pytest.mark.parametrize("value", [0, 1.5, b"x", [1], {1: 2}, object(), True, Broken(), BrokenDict(a=1)])
+def test_a_setting_or_folder_of_a_wrong_type_does_not_cost_the_session(tmp_path, monkeypatch, value):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "home"))
+    for wrong in ("settings", "state_dir", "base_url", "product", "session_id", "environment", "state"):
+        session = datacat.create_session(**{"product": "p", "version": "1", wrong: value})
+        session.log_event("x")
+        session.end()
+        assert [record.name for record in written(session.journal_folder) if isinstance(record, Event)] == ["x"], wrong
+    assert guard.faults == 0
+
+
+def test_a_folder_with_an_impossible_name_is_dropped_and_counted_without_a_mistake(tmp_path):
+    for name in ("a\0b", "\ud800", "x" * 5000):
+        session = datacat.create_session(product="p", version="1", state_dir=name)
+        session.log_event("x")
+        assert session.stats()["dropped"] == {"no_folder": 1}
+    assert guard.faults == 0
+
+
+def test_an_app_that_changes_its_working_directory_goes_on_in_its_journal(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    session = datacat.create_session(product="p", version="1", state_dir="here")
+    monkeypatch.chdir("/")
+    text = "x" * 30_000
+    for number in range(100):
+        session.log_event(f"e{number}", message=text)
+    session.end()
+    assert session.stats()["dropped"] == {}
+    (folder,) = sessions(tmp_path / "here")
+    assert [record.name for record in written(folder)[1:-1]] == [f"e{number}" for number in range(100)]

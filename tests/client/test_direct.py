@@ -348,3 +348,17 @@ session.log_event("parent")
     assert app.returncode == 0, app.stderr
     assert [record.name for record in real.core.records if hasattr(record, "name")] == ["parent"]
     assert live.sessions() == []
+
+
+def test_one_session_after_the_other_leaves_no_thread_behind(real):
+    def ours():
+        return [thread for thread in threading.enumerate() if thread.name == "datacat-direct"]
+
+    before, calls = len(ours()), len(live._last)
+    for number in range(5):
+        session = datacat.create_session(real.url, "p", "1", use_daemon=False)
+        session.log_event(f"e{number}")
+        session.end()
+        assert session.flush(10)
+    eventually(lambda: len(ours()) == before)
+    assert len(live._last) <= calls + 5

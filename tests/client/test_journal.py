@@ -193,3 +193,11 @@ def test_a_forked_child_s_journal_writes_nowhere(journal, tmp_path, dropped):
 
 def test_segments_have_the_names_that_readers_expect(journal, tmp_path):
     assert [path.name for path in Path(tmp_path).iterdir()] == [layout.segment_name(0)]
+
+
+def test_a_closed_journal_ends_where_its_last_record_does(tmp_path):
+    (tmp_path / "s").mkdir()
+    journal = Journal(tmp_path / "s", lambda reason: None)
+    journal.append(b"{}\n")
+    journal.close()
+    assert journal.offset() == 3

@@ -147,3 +147,10 @@ def test_rubbish_in_the_spool_is_passed_over(tmp_path):
         file.seek(0)
         file.write(b'{"k":"torn')
     assert datacat.last_run("editor", tmp_path)["status"] == "ended"
+
+
+@pytest.mark.parametrize("value", [0, 1.5, b"x", [1], object(), "a\0b", "\ud800", "x" * 5000])
+def test_a_folder_that_is_none_has_no_last_run(tmp_path, monkeypatch, value):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    assert datacat.last_run("p", state_dir=value) is None
+    assert datacat.last_run(value) is None

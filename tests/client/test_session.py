@@ -1,6 +1,7 @@
 import dataclasses
 import datetime as dt
 import decimal
+import itertools
 import math
 import pathlib
 import sys
@@ -9,10 +10,11 @@ import uuid
 
 import msgspec
 import pytest
-from client_helpers import sessions, written
+from client_helpers import BrokenDict, sessions, written
 
 import datacat
 from datacat.client import loops
+from datacat.client import session as client_session
 from datacat.wire import layout, records
 from datacat.wire.records import Close, Event, Metric, Open, StatePatch
 
@@ -444,3 +446,33 @@ def test_signal_like_reentry_while_a_segment_is_opened_loses_nothing(session, mo
 def test_patches_are_of_the_state_kind(session):
     session.update_state({"a": {"b": 1}})
     assert isinstance(only(session), StatePatch)
+
+
+@pytest.mark.parametrize("buckets", [BrokenDict(a=1), 5, ["x"], iter([2, 1]), itertools.count()])
+def test_buckets_and_metadata_of_any_type_never_raise(session, buckets):
+    session.log_histogram("h", 1, buckets=buckets, metadata=5)
+    record = only(session)
+    assert record.metadata["value"] == 5
+    assert isinstance(record.metadata["buckets"], list)
+
+
+@pytest.mark.parametrize("argument", ["name", "message", "data", "labels"])
+def test_a_container_that_raises_when_it_is_read_costs_no_record(session, argument):
+    session.log_event(**{"name": "e", argument: BrokenDict(a=1)})
+    assert isinstance(only(session), Event)
+    assert session.stats()["faults"] == 0
+
+
+def test_a_clock_that_is_set_back_does_not_put_off_the_next_look(session, monkeypatch):
+    looks = []
+    monkeypatch.setattr(session._carrier, "look", lambda: looks.append(1))
+    now_s = [2_000_000_000]
+    monkeypatch.setattr(client_session, "_now_ns", lambda: now_s[0] * 1_000_000_000)
+    session.log_event("a")
+    session.log_event("b")
+    now_s[0] -= 86_400
+    session.log_event("c")
+    session.log_event("d")
+    now_s[0] += 6
+    session.log_event("e")
+    assert len(looks) == 3

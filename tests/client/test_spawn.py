@@ -11,6 +11,7 @@ from helpers import eventually
 
 from datacat import host
 from datacat.client import local, spawn
+from datacat.client.session import LOOK_EVERY_US
 from datacat.errors import HostError
 from datacat.wire import layout
 
@@ -254,3 +255,61 @@ def test_drops_are_in_the_beat_file_at_once(session):
     session._drops.count("disk_full")
     page = (session.journal_folder / layout.BEAT_FILE).read_bytes()
     assert layout.unpack_dropped(page) == {"too_large": 3, "disk_full": 1}
+
+
+def test_the_look_that_is_due_after_a_start_may_start_a_daemon_again():
+    assert local.SPAWN_EVERY_NS < (LOOK_EVERY_US - 500_000) * 1000
+
+
+@pytest.mark.parametrize("end", ["sys.exit(3)", "raise ValueError", "pass"])
+def test_an_app_whose_daemon_was_killed_starts_one_before_it_ends(tmp_path, end):
+    script = tmp_path / "python"
+    script.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/starts\n')
+    script.chmod(0o755)
+    run_app(
+        f"""
+        import os, sys, datacat
+        from datacat.client import local
+        session = datacat.create_session(product="p", version="1", state_dir=os.environ["STATE"])
+        local._spawned_ns.clear()  # as after some seconds
+        {end}
+        """,
+        tmp_path / "state",
+        environ={"DATACAT_PYTHON": str(script)},
+    )
+    first, second = eventually(lambda: len(found := (tmp_path / "starts").read_text().splitlines()) == 2 and found)
+    assert first == second
+
+
+def test_a_pipe_that_the_app_leaves_to_its_children_is_not_held_open_by_the_daemon(tmp_path):
+    app = run_app(
+        """
+        import os, select, datacat
+        reader, writer = os.pipe()
+        os.set_inheritable(writer, True)
+        session = datacat.create_session("http://127.0.0.1:1", "p", "1", state_dir=os.environ["STATE"])
+        os.close(writer)
+        print(select.select([reader], [], [], 20)[0] == [reader])
+        session.end()
+        """,
+        tmp_path,
+        environ={"DATACAT_PYTHON": sys.executable, "DATACAT_DAEMON_PORT": "0", "DATACAT_LINGER_SECONDS": "0"},
+        timeout_s=40,
+    )
+    assert app.stdout == "True\n", app.stderr
+
+
+def test_an_app_whose_working_directory_is_gone_hears_nothing_of_it(tmp_path):
+    app = run_app(
+        """
+        import os, datacat
+        os.mkdir(os.environ["STATE"] + "/gone")
+        os.chdir(os.environ["STATE"] + "/gone")
+        os.rmdir(os.environ["STATE"] + "/gone")
+        session = datacat.create_session(product="p", version="1", state_dir=os.environ["STATE"])
+        session.end()
+        print(session.stats()["dropped"])
+        """,
+        tmp_path,
+    )
+    assert (app.stdout, app.stderr) == ("{}\n", "")

@@ -7,16 +7,18 @@ asks the server, which they do themselves.
 
 import errno
 import gzip
+import io
 import logging
 import queue
 import selectors
 import socket
+import time
 import zlib
 from collections.abc import Callable
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import SplitResult, parse_qs, urlsplit
 
 import msgspec
 
@@ -33,6 +35,7 @@ HOST = "127.0.0.1"
 THREADS = 6
 """Each may wait for the server up to some seconds; one is enough for everything else."""
 REQUEST_TIMEOUT_S = 5.0
+"""For the whole of a request, and again for the answer."""
 ANSWER_TIMEOUT_S = 70.0
 MAX_BODY_BYTES = MAX_BATCH_BYTES
 PORTS_TRIED = 100
@@ -165,6 +168,11 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server: Any
 
+    def setup(self) -> None:
+        """Read the whole request against one deadline: a client that drips must not keep one of the few threads."""
+        super().setup()
+        self.rfile = io.BufferedReader(_Until(self.connection, time.monotonic() + REQUEST_TIMEOUT_S))
+
     def handle(self) -> None:
         self.close_connection = True
         self.handle_one_request()
@@ -187,7 +195,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _run(self) -> None:
         try:
             self._refuse_browsers()
-            url = urlsplit(self.path)
+            url = _split(self.path)
             name = url.path.strip("/")
             answer = self._dispatch(name, {k: v[-1] for k, v in parse_qs(url.query).items()})
         except _Problem as problem:
@@ -269,6 +277,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(problem.status, document, routes.PROBLEM, problem.headers)
 
     def _send(self, status: int, document: dict[str, Any], kind: str, headers: dict[str, str]) -> None:
+        self.connection.settimeout(REQUEST_TIMEOUT_S)
         body = msgspec.json.encode(document)
         given = getattr(self, "headers", None)
         if len(body) >= COMPRESS_FROM_BYTES and given and "gzip" in given.get("Accept-Encoding", "").lower():
@@ -283,6 +292,31 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if getattr(self, "command", "") != "HEAD":
             self.wfile.write(body)
+
+
+class _Until(io.RawIOBase):
+    """What a connection receives until a monotonic time; reading later raises TimeoutError."""
+
+    def __init__(self, connection: socket.socket, until_s: float) -> None:
+        self._connection = connection
+        self._until_s = until_s
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        left_s = self._until_s - time.monotonic()
+        if left_s <= 0:
+            raise TimeoutError
+        self._connection.settimeout(left_s)
+        return self._connection.recv_into(buffer)
+
+
+def _split(target: str) -> SplitResult:
+    try:
+        return urlsplit(target)
+    except ValueError as error:
+        raise _Problem(400, f"not a path: {error}") from None
 
 
 def _unpacked(body: bytes, encoding: str) -> bytes:

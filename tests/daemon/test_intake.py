@@ -1,9 +1,11 @@
 """Every local endpoint over real sockets, good and bad, before a real daemon that was started by hand."""
 
+import contextlib
 import gzip
 import json
 import signal
 import socket
+import threading
 
 import pytest
 import requests
@@ -251,3 +253,36 @@ def test_json_of_any_depth_is_refused_and_the_daemon_goes_on(place, depth):
         answer = place.post(path, data=body, headers={"Content-Type": "application/json"})
         assert answer.status_code in ((400, 422) if path != "/end" else (200, 400)), answer.text
     assert place.get("/health").status_code == 200
+
+
+def test_clients_that_drip_are_sent_away_and_others_are_served(place):
+    port = int(place.url.rpartition(":")[2])
+    head = b"POST /event HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 99\r\n\r\n"
+    slow = [socket.create_connection(("127.0.0.1", port), timeout=20) for _ in range(8)]
+    for each in slow:
+        each.sendall(head)
+    stop = threading.Event()
+
+    def drip():
+        while not stop.wait(0.2):
+            for each in slow:
+                with contextlib.suppress(OSError):
+                    each.sendall(b"x")
+
+    dripping = threading.Thread(target=drip)
+    dripping.start()
+    try:
+        assert place.get("/health").status_code == 200
+        assert b" 408 " in slow[0].recv(100)
+    finally:
+        stop.set()
+        dripping.join()
+        for each in slow:
+            each.close()
+
+
+def test_a_target_that_is_no_address_is_answered(place):
+    port = int(place.url.rpartition(":")[2])
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        connection.sendall(b"GET http://[ HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert b" 400 " in connection.recv(100)

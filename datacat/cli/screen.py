@@ -11,6 +11,8 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from datacat.cli.text import tame
+
 
 class Column(NamedTuple):
     """A column: its title, whether it holds numbers (set to the right), and whether it may be wrapped.
@@ -63,14 +65,14 @@ def table(
             overflow="fold" if column.wraps else "ellipsis",
         )
     for row in rows:
-        drawn.add_row(*(Text(cell, "") if isinstance(cell, str) else Text(cell.text, cell.style) for cell in row))
+        drawn.add_row(*(Text(text_of(cell), "" if isinstance(cell, str) else cell.style) for cell in row))
     return drawn
 
 
 def fitting(columns: Sequence[Column], rows: Sequence[Row], width: int) -> tuple[list[Column], list[Row]]:
     """Return columns and rows without the columns of the highest rank that do not fit into width. Pure."""
     needs = [
-        max(cell_len(text) for text in (column.title, *(_text(row[at]) for row in rows)))
+        max(cell_len(text) for text in (column.title, *(text_of(row[at]) for row in rows)))
         for at, column in enumerate(columns)
     ]
     kept = list(range(len(columns)))
@@ -86,7 +88,7 @@ def fitting(columns: Sequence[Column], rows: Sequence[Row], width: int) -> tuple
 
 def plain_table(columns: Sequence[Column], rows: Sequence[Row]) -> list[str]:
     """Return the lines of a table for a pipe: a header, columns set two spaces apart, nothing cut."""
-    texts = [[column.title for column in columns], *([_text(cell) for cell in row] for row in rows)]
+    texts = [[column.title for column in columns], *([text_of(cell) for cell in row] for row in rows)]
     widths = [max(len(row[at]) for row in texts) for at in range(len(columns))]
     return [
         "  ".join(
@@ -119,5 +121,6 @@ def markup(text: str, style: str) -> str:
     return f"[{style}]{escape(text)}[/]" if style else escape(text)
 
 
-def _text(cell: Cell | str) -> str:
-    return cell if isinstance(cell, str) else cell.text
+def text_of(cell: Cell | str) -> str:
+    """Return what is shown of a cell, where nothing commands the terminal."""
+    return tame(cell if isinstance(cell, str) else cell.text)

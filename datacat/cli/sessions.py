@@ -157,6 +157,6 @@ def _watch(heads: Callable[[], list[dict[str, Any]]], *, as_json: bool) -> None:
         changed = [head for head in reversed(heads()) if known.get(head["id"]) != head]
         known.update((head["id"], head) for head in changed)
         for head, row in zip(changed, rows(changed, time.time_ns() // 1000, whole_ids=True), strict=True):
-            plain = "  ".join(cell if isinstance(cell, str) else cell.text for cell in row)
+            plain = "  ".join(map(screen.text_of, row))
             click.echo(json.dumps(head, ensure_ascii=False) if as_json else plain)
         pause.wait(WATCH_INTERVAL_S)

@@ -46,9 +46,7 @@ def command(
         out.print(_drawn(session, parts))
     else:
         for title, lines in parts:
-            click.echo(
-                "\n".join([title, *(f"  {line.text if isinstance(line, Cell) else line}" for line in lines), ""])
-            )
+            click.echo("\n".join([text.tame(title), *(f"  {screen.text_of(line)}" for line in lines), ""]))
 
 
 Section = tuple[str, list[Cell | str]]
@@ -72,8 +70,8 @@ def _drawn(session: dict[str, Any], parts: list[Section]) -> Group:
     drawn: list[RenderableType] = []
     for at, (title, lines) in enumerate(parts):
         style = text.STATUS_STYLES.get(session["status"], "") if at == 0 else "bold"
-        drawn.append(Text(title, style))
-        shown = [Text(line, "") if isinstance(line, str) else Text(line.text, line.style) for line in lines]
+        drawn.append(Text(text.tame(title), style))
+        shown = [Text(screen.text_of(line), "" if isinstance(line, str) else line.style) for line in lines]
         drawn.append(Padding(Group(*shown), (0, 0, 1, 2)))
     return Group(*drawn)
 

@@ -136,7 +136,8 @@ class _Printer:
         self._line(session, f"{text.clock(record.row['timestamp'])}  {line_of(record)}", style)
 
     def _line(self, session: dict[str, Any], line: str, style: str) -> None:
-        name = f"{session['product']} {session['id'][-6:]}  " if self._named else ""
+        name = text.tame(f"{session['product']} {session['id'][-6:]}  ") if self._named else ""
+        line = text.tame(line)
         if self._out.is_terminal:
             self._out.print(screen.markup(name, "cyan") + screen.markup(line, style), soft_wrap=True)
         else:

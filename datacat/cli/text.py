@@ -21,6 +21,11 @@ STATUS_STYLES = {
 }
 LEVEL_STYLES = {"debug": "dim", "info": "", "warning": "yellow", "error": "red", "critical": "bold red"}
 
+_COMMANDS = dict.fromkeys(
+    (*range(0x20), *range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A)),
+    " ",
+)
+"""Characters that command a terminal: C0, C1 (ISO/IEC 6429), and those that turn the direction of what follows."""
 _SHORT_ID_CHARS = 13
 """The first 13 characters of a UUID of version 7 are its millisecond."""
 _AGO = re.compile(r"(\d+(?:\.\d+)?)\s*(s|m|min|h|d|w)", re.ASCII)
@@ -124,6 +129,11 @@ def exit_of(session: dict[str, Any]) -> str:
 def compact(value: Any) -> str:
     """Return a JSON value on one line; texts without quotes."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, separators=(", ", ": "))
+
+
+def tame(text: str) -> str:
+    """Return a text that somebody else wrote without the characters that command a terminal."""
+    return text.translate(_COMMANDS)
 
 
 def one_line(text: str, width: int) -> str:

@@ -1,6 +1,7 @@
 """datacat show tells everything about one session."""
 
 import json
+import re
 
 import pytest
 
@@ -122,3 +123,18 @@ def test_a_sum_over_a_part_of_the_metrics_says_so():
     }  # fmt: skip
     titles = [title for title, _ in sections(session, [], 0, 1_769_860_801_000_000)]
     assert titles[-1] == "Metrics, the last 1 of 5000"
+
+
+def test_what_an_app_wrote_does_not_command_the_terminal(cli):
+    product = "bad\x1b[2J\x07"
+    made = cli.session(product, "1\x9b2J", hostname="h\x1b]0;t\x07", state={"a\x1b[2J": 1})
+    cli.post(f"/api/sessions/{made}/events", {"name": "e\x1b[31m\u202e", "stacktrace": ["\x1b[31m"]})
+    cli.post(f"/api/sessions/{made}/metrics", {"name": "m\x1b[2J", "value": 1, "unit": "\x1b[2J", "tags": ["\x1b["]})
+    cli.post(f"/api/sessions/{made}/end", {})
+    for arguments in (("show", made), ("sessions", "-q", "bad"), ("tail", made)):
+        for environment in ({"NO_COLOR": "1", "TTY_COMPATIBLE": "1", "FORCE_COLOR": "1"}, {}):
+            done = cli(*arguments, env=environment)
+            assert done.returncode == 0
+            told = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout)  # rich's own: bold and dim
+            assert "bad" in told
+            assert not set(told) & set("\x1b\x07\x9b\u202e"), (arguments, environment)

@@ -81,3 +81,8 @@ def test_an_event_says_its_exception_once():
         {"exception_type": "ValueError", "exception_msg": "bad", "message": "bad", "data": {"n": 1, "who": "me"}}
     )
     assert said == "ValueError: bad  n=1 who=me"
+
+
+def test_a_tame_text_has_no_character_that_commands_a_terminal():
+    assert text.tame("a\x1b[31mb\x07\x9b\r\nc\u202ed\u2066e") == "a [31mb    c d e"
+    assert text.tame("Grüße 10\u202f000 ☃") == "Grüße 10\u202f000 ☃"

@@ -33,8 +33,8 @@ DRAIN_S = 5.0
 FIRST_PAUSE_S = 1.0
 LONGEST_PAUSE_S = 60.0
 _COMPRESS_ABOVE = 1024
-_AGAIN = frozenset({0, 401, 403, 408, 425, 429})
-"""No answer, or one that may change: a key that is set right, a server that is less busy."""
+_AGAIN = frozenset({401, 403, 407, 408, 425, 429})
+"""A no that may change: a key that is set right, a server that is less busy."""
 
 TIMEOUT_S = 10.0
 _LOOPBACK = ("localhost", "127.", "[::1]")
@@ -115,6 +115,8 @@ class Direct:
         self._in_flight: Batch | None = None
         self._beat_told = 0
         self._drops_told: dict[str, int] = {}
+        self._drops_in_flight: dict[str, int] = {}
+        self._drops_refused: dict[str, int] = {}
         self._failures = 0
         self._not_before_ns = 0
         self._worker: Worker | None = Worker("direct", INTERVAL_S, self.ship)
@@ -208,7 +210,7 @@ class Direct:
             return self._rest()
         self._in_flight = batch
         answer = self._send(batch)
-        if answer.status in _AGAIN or answer.status >= 500:
+        if not _is_definite(answer, batch):
             self._pause(answer.retry_after_s)
             return False
         self._failures = 0
@@ -242,10 +244,9 @@ class Direct:
         if beat_us != self._beat_told:
             self._beat_told = beat_us
             own.append(lines.encode(Beat(beat_us)))
-        totals = self._drops.totals()
-        if totals != self._drops_told:
+        totals = self._drops_in_flight = self._drops.totals()
+        if totals != self._drops_told and (taken or totals != self._drops_refused):
             rise = {reason: count - self._drops_told.get(reason, 0) for reason, count in totals.items()}
-            self._drops_told = totals
             rise = {reason: count for reason, count in rise.items() if count}
             own.append(lines.encode(Dropped(time.time_ns() // 1000, rise)))
         if not taken and not own:
@@ -267,18 +268,23 @@ class Direct:
         """Draw the consequence of a definite answer."""
         acked = answer.body.get("acked")
         if answer.status == 200 or (answer.status == 409 and acked == batch.end):
+            self._drops_told = self._drops_in_flight
             self._offset = batch.end
             self._tail = (self._tail + batch.body)[-layout.TAIL_BYTES :]
             self._remember_state(batch.body)
             self._done(batch)
         elif answer.status == 410:
             self._drops.count("deleted", batch.taken_records)
+            self._drops_refused = self._drops.totals()
             self._done(batch)
             self.close("deleted")
         elif answer.status in (404, 409) and not batch.body.startswith(b'{"k":"gap"'):
             self._begin_anew(batch)
         else:
-            self._drops.count("refused", batch.taken_records)
+            if batch.taken_records:
+                self._drops.count("refused", batch.taken_records)
+            else:  # it only told what was dropped: that goes with the next records
+                self._drops_refused = self._drops_in_flight
             self._done(batch)
 
     def _begin_anew(self, batch: Batch) -> None:
@@ -336,7 +342,12 @@ class Http:
                     if key := self._settings.get("api_key"):
                         self._session.headers["Authorization"] = f"Bearer {key}"
                 response = self._session.request(
-                    method, self._server_url + path, data=body, headers=headers, timeout=TIMEOUT_S
+                    method,
+                    self._server_url + path,
+                    data=body,
+                    headers=headers,
+                    timeout=TIMEOUT_S,
+                    allow_redirects=False,  # a POST that is sent elsewhere arrives as a GET
                 )
                 retry_after_s = _seconds(response.headers.get("Retry-After"))
                 return Answer(response.status_code, _object(response.content), retry_after_s)
@@ -354,6 +365,16 @@ class Http:
 
 def _nobody(_method: str, _path: str, _body: bytes, _headers: dict[str, str]) -> Answer:
     return Answer(0, {})
+
+
+def _is_definite(answer: Answer, batch: Batch) -> bool:
+    """Return whether an answer settles a batch: a yes that names its end, or a no. A login page says neither."""
+    acked = answer.body.get("acked")
+    if answer.status == 200:
+        return type(acked) is int and acked >= batch.end
+    if answer.status == 409:
+        return type(acked) is int
+    return 400 <= answer.status < 500 and answer.status not in _AGAIN
 
 
 def is_loopback(url: str) -> bool:

@@ -362,3 +362,46 @@ def test_one_session_after_the_other_leaves_no_thread_behind(real):
         assert session.flush(10)
     eventually(lambda: len(ours()) == before)
     assert len(live._last) <= calls + 5
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Answer(200, {}),
+        Answer(200, {"acked": "many"}),
+        Answer(200, {"acked": 1}),
+        Answer(204, {}),
+        Answer(302, {}),
+        Answer(409, {}),
+        Answer(409, {"acked": None}),
+    ],
+)
+def test_an_answer_that_no_datacat_server_gives_settles_nothing(rig, answer):
+    rig.log(1, 2)
+    rig.server.answers = [answer]
+    rig.ship()
+    assert rig.direct.acked() == 0
+    rig.later(5)
+    assert rig.values() == [1, 2]
+    assert rig.drops.totals() == {}
+
+
+def test_what_was_dropped_is_told_whole_after_the_batch_that_told_it_was_refused_too(rig):
+    rig.ship()
+    for value in (1, 2):
+        rig.log(value)
+        rig.server.answers = [Answer(422, {}), Answer(422, {})]
+        rig.ship()
+    rig.server.answers = []
+    rig.log(3)
+    rig.ship()
+    told = [record.counts for record in rig.server.records if isinstance(record, Dropped)]
+    assert rig.drops.totals() == {"refused": 2}
+    assert sum(counts["refused"] for counts in told) == 2
+
+
+def test_a_server_that_refuses_everything_is_not_asked_without_end(rig):
+    rig.server.answers = [Answer(422, {})] * 50
+    rig.log(1)
+    rig.ship()
+    assert len(rig.server.requests) < 5

@@ -38,12 +38,13 @@ SERVER_FILES = [
     ("/usr/share/doc/datacat/examples/sealed", "The variant of the service without any network of its own."),
 ]
 CANNOT_START = (
-    "Something has to be changed before it can start: a wrong setting, a port or a store in use, a folder that cannot"
+    "Something has to be changed before it can start: a wrong setting, a port in use, a damaged store, a folder that cannot"
     " be written. The last line says what. The service manager does not start it again."
 )
 SERVER_STATUS = [
     ("0", "It was asked to stop."),
     ("1", "It failed; the service manager starts it again."),
+    ("2", "A flag that it does not know. The service manager does not start it again."),
     ("78", CANNOT_START),
 ]
 DAEMON_TEXT = (

@@ -40,6 +40,7 @@ class Manager:
         self.environ = {
             **{name: value for name, value in os.environ.items() if not name.startswith("DATACAT_")},
             "NOTIFY_SOCKET": self.path,
+            "FDSTORE": "4",  # systemd 254 and later: it backs off by itself
             "STATE_DIRECTORY": str(folder / "state"),
             **environ,
         }

@@ -7,16 +7,18 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
 from datacat import host
-from datacat.errors import HostError
-from datacat.server import listen, logs
+from datacat.errors import DatacatError, HostError
+from datacat.server import listen, logs, restarts
 from datacat.server.config import Config
-from datacat.server.service import Service, build
+from datacat.server.notify import Notifier
+from datacat.server.service import Service, build, data_folder
 
 _log = logging.getLogger(__name__)
 
@@ -50,10 +52,17 @@ def run(read: Callable[[], Config]) -> bool:
         environ = dict(os.environ)
         for name in listen.VARIABLES:
             os.environ.pop(name, None)
+        folder = data_folder(config, environ) if restarts.needed(environ) else None
+        if folder is not None and not _after_a_pause(folder, environ, stop):
+            return True
         # The index of the store has a million objects that live for good: no collection needs to look at them again.
         gc.disable()
         try:
             service = build(config, environ, ends_in_s=ENDS_IN_S)
+        except DatacatError as error:
+            if folder is not None and error.permanent:
+                restarts.end(folder)  # nobody tries again until somebody has mended it
+            raise
         finally:
             gc.freeze()
             gc.enable()
@@ -69,9 +78,28 @@ def run(read: Callable[[], Config]) -> bool:
                     reload.clear()
                     service.reload(read)
                     logs.set_level(service.live.now.log_level)
+            if folder is not None and stop.is_set():
+                restarts.end(folder)
             return stop.is_set()
         finally:
             service.stop()
+
+
+def _after_a_pause(folder: Path, environ: Mapping[str, str], stop: threading.Event) -> bool:
+    """Wait as long as the failed starts before this one ask for; False when it was stopped meanwhile."""
+    failed = restarts.failed_before(folder, time.time())
+    pause_s = restarts.pause_s(failed)
+    if pause_s:
+        text = f"{failed} starts in a row have failed: the next begins in {pause_s:.0f} s"
+        _log.warning("%s", text)
+        notifier = Notifier(environ)
+        notifier.status(text)
+        notifier.close()
+        if stop.wait(pause_s):
+            restarts.end(folder)
+            return False
+    restarts.begin(folder, failed, time.time())
+    return True
 
 
 @contextmanager

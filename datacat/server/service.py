@@ -224,8 +224,13 @@ def _open(url: str) -> Store:
         ) from error
 
 
+def data_folder(config: Config, environ: Mapping[str, str]) -> Path:
+    """Return the folder of everything that the server keeps; it need not exist."""
+    return Path(config.data_dir).expanduser() if config.data_dir else host.data_dir(environ)
+
+
 def _store_dir(config: Config, environ: Mapping[str, str]) -> Path:
-    folder = Path(config.data_dir).expanduser() if config.data_dir else host.data_dir(environ)
+    folder = data_folder(config, environ)
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:

@@ -343,3 +343,17 @@ def test_lines_for_the_journal_carry_priorities(tmp_path):
     finally:
         os.close(reader)
         os.close(writer)
+
+
+def test_a_manager_that_cannot_back_off_is_told_that_the_server_does_it_itself(manage):
+    manager = manage(FDSTORE="")
+    for _ in range(2):
+        manager.start()
+        manager.end(signal.SIGKILL)
+    manager.start()
+    told = [message.get("STATUS", "") for message in manager.told]
+    assert "2 starts in a row have failed: the next begins in 2 s" in told
+    assert sum("failed" in text for text in told) == 1
+    manager.end()
+    manager.start()
+    assert sum("failed" in message.get("STATUS", "") for message in manager.told) == 1

@@ -7,191 +7,111 @@ belong to the other datacat programs and are left alone.
 
 import ipaddress
 import tomllib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
 
 from datacat.errors import ConfigError
+from datacat.server.settings import Setting, names, number, setting, switch, text, whole, word
 
 ENVIRONMENT_PREFIX = "DATACAT_"
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
 @dataclass(frozen=True, slots=True)
-class Setting:
-    """One row of the table. parse turns what a source gave into the value, or raises ValueError.
-
-    live: a reload (SIGHUP) changes it while the server runs.
-    """
-
-    name: str
-    default: Any
-    parse: Callable[[object], Any]
-    allowed: str
-    about: str
-    live: bool = False
-
-    @property
-    def is_switch(self) -> bool:
-        """Whether the setting is on or off."""
-        return isinstance(self.default, bool)
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str) or "\0" in value:
-        raise ValueError
-    return value.strip()
-
-
-def _switch(value: object) -> bool:
-    words = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
-    if isinstance(value, bool):
-        return value
-    if isinstance(value, str) and value.strip().lower() in words:
-        return words[value.strip().lower()]
-    raise ValueError
-
-
-def _names(value: object) -> tuple[str, ...]:
-    items = value.split(",") if isinstance(value, str) else value
-    if not isinstance(items, (list, tuple)) or not all(isinstance(item, str) for item in items):
-        raise ValueError
-    return tuple(item.strip().lower() for item in items if item.strip())
-
-
-def _whole(low: int, high: int) -> Callable[[object], int]:
-    def parse(value: object) -> int:
-        if isinstance(value, bool) or not isinstance(value, (int, str)):
-            raise ValueError  # noqa: TRY004  one kind of error for every malformed value
-        number = int(value)
-        if not low <= number <= high:
-            raise ValueError
-        return number
-
-    return parse
-
-
-def _number(low: float, high: float) -> Callable[[object], float]:
-    def parse(value: object) -> float:
-        if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-            raise ValueError  # noqa: TRY004  one kind of error for every malformed value
-        number = float(value)
-        if not low <= number <= high:
-            raise ValueError
-        return number
-
-    return parse
-
-
-def _word(words: tuple[str, ...]) -> Callable[[object], str]:
-    def parse(value: object) -> str:
-        word = _text(value).lower()
-        if word not in words:
-            raise ValueError
-        return word
-
-    return parse
-
-
-def _setting(default: Any, parse: Callable[[object], Any], allowed: str, about: str, *, live: bool = False) -> Any:
-    return field(default=default, metadata={"parse": parse, "allowed": allowed, "about": about, "live": live})
-
-
-@dataclass(frozen=True, slots=True)
 class Config:
     """Every setting with its value. Times are in the unit of their name; an empty text means: not given."""
 
-    config: str = _setting("", _text, "the path of a TOML file", "A file with settings, one `name = value` a line.")
-    host: str = _setting("127.0.0.1", _text, "a name or an address of this machine", "The address to listen on.")
-    port: int = _setting(
-        8080, _whole(0, 65535), "a whole number from 0 to 65535", "The TCP port to listen on; 0 takes a free one."
+    config: str = setting("", text, "the path of a TOML file", "A file with settings, one `name = value` a line.")
+    host: str = setting("127.0.0.1", text, "a name or an address of this machine", "The address to listen on.")
+    port: int = setting(
+        8080, whole(0, 65535), "a whole number from 0 to 65535", "The TCP port to listen on; 0 takes a free one."
     )
-    port_file: str = _setting("", _text, "a path", "A file to write the port to once the server listens.")
-    data_dir: str = _setting(
+    port_file: str = setting("", text, "a path", "A file to write the port to once the server listens.")
+    data_dir: str = setting(
         "",
-        _text,
+        text,
         "the path of a folder",
         "Where sessions are kept. Not given: systemd's STATE_DIRECTORY, else the user's data folder.",
     )
-    store: str = _setting(
+    store: str = setting(
         "",
-        _text,
+        text,
         "memory: or semidbm:PATH",
         "Which store keeps the sessions. Not given: semidbm in the folder `store` below data_dir.",
     )
-    insecure: bool = _setting(
-        False, _switch, "true or false", "Let everybody who can reach the port write and read without a key."
+    insecure: bool = setting(
+        False, switch, "true or false", "Let everybody who can reach the port write and read without a key."
     )
-    allowed_hosts: tuple[str, ...] = _setting(
+    allowed_hosts: tuple[str, ...] = setting(
         (),
-        _names,
+        names,
         "names or addresses, separated by commas",
         "Further names by which clients may call this server (the Host of their requests).",
     )
-    threads: int = _setting(8, _whole(1, 256), "a whole number from 1 to 256", "How many requests are served at once.")
-    max_connections: int = _setting(
+    threads: int = setting(8, whole(1, 256), "a whole number from 1 to 256", "How many requests are served at once.")
+    max_connections: int = setting(
         800,
-        _whole(1, 100_000),
+        whole(1, 100_000),
         "a whole number from 1 to 100000",
         "How many connections may be open at once; the open files of the process (ulimit -n) must allow it.",
         live=True,
     )
-    heartbeat_timeout_s: float = _setting(
+    heartbeat_timeout_s: float = setting(
         60.0,
-        _number(0.1, 86_400),
+        number(0.1, 86_400),
         "seconds from 0.1 to 86400",
         "A session that nobody ships is hung when its heartbeats stay away for so long.",
         live=True,
     )
-    contact_timeout_s: float = _setting(
+    contact_timeout_s: float = setting(
         120.0,
-        _number(0.1, 86_400),
+        number(0.1, 86_400),
         "seconds from 0.1 to 86400",
         "A session that nobody ships is suspended when it has sent nothing for so long.",
         live=True,
     )
-    lease_s: float = _setting(
+    lease_s: float = setting(
         60.0,
-        _number(0.1, 86_400),
+        number(0.1, 86_400),
         "seconds from 0.1 to 86400",
         "The sessions of a daemon are suspended when it has sent nothing for so long.",
         live=True,
     )
-    lost_after_s: float = _setting(
+    lost_after_s: float = setting(
         86_400.0,
-        _number(0.1, 31_536_000),
+        number(0.1, 31_536_000),
         "seconds from 0.1 to 31536000",
         "A session is lost when nothing has been heard of it for so long.",
         live=True,
     )
-    sweep_interval_s: float = _setting(
-        5.0, _number(0.05, 3600), "seconds from 0.05 to 3600", "How often the status of open sessions is judged."
+    sweep_interval_s: float = setting(
+        5.0, number(0.05, 3600), "seconds from 0.05 to 3600", "How often the status of open sessions is judged."
     )
-    retention_days: float = _setting(
+    retention_days: float = setting(
         30.0,
-        _number(0, 36_500),
+        number(0, 36_500),
         "days from 0 to 36500",
         "Sessions are deleted so long after their end; 0 keeps them for ever. Open sessions are never deleted.",
         live=True,
     )
-    log_level: str = _setting(
+    log_level: str = setting(
         "info",
-        _word(LOG_LEVELS),
+        word(LOG_LEVELS),
         f"one of {', '.join(LOG_LEVELS)}",
         "How much the server tells about itself.",
         live=True,
     )
-    log_file: str = _setting(
+    log_file: str = setting(
         "",
-        _text,
+        text,
         "a path",
         "A file for what the server tells about itself; at 10 MiB a new one begins, five old ones stay. Not given: "
         "stderr, with the journal's priorities when that is where it goes.",
     )
-    self_watchdog: bool = _setting(
+    self_watchdog: bool = setting(
         False,
-        _switch,
+        switch,
         "true or false",
         "End the process, with the stacks of all threads on stderr, when it does no work for 20 s; for managers that "
         "start it again but do not watch it, such as launchd and Windows.",
@@ -210,7 +130,7 @@ SETTINGS: tuple[Setting, ...] = tuple(
     for item in fields(Config)
 )
 """The table: flags, environment, file and docs/settings.md are made from it."""
-_BY_NAME = {setting.name: setting for setting in SETTINGS}
+_BY_NAME = {row.name: row for row in SETTINGS}
 
 
 class Live:
@@ -233,10 +153,10 @@ def load(flags: Mapping[str, object], environ: Mapping[str, str]) -> Config:
     Raises: ConfigError with name, value and allowed form.
     """
     given: dict[str, object] = {}
-    for setting in SETTINGS:
-        name = ENVIRONMENT_PREFIX + setting.name.upper()
+    for row in SETTINGS:
+        name = ENVIRONMENT_PREFIX + row.name.upper()
         if name in environ:
-            given[setting.name] = _parse(setting, environ[name], name)
+            given[row.name] = _parse(row, environ[name], name)
     for name, value in flags.items():
         if value is not None:
             given[name] = _parse(_known(name, value), value, f"--{name.replace('_', '-')}")
@@ -288,16 +208,16 @@ def settings_doc() -> str:
         "This page is made from the table in `datacat/server/config.py`:",
         "`datacat-server --settings-doc > docs/settings.md`.\n",
     ]
-    for setting in SETTINGS:
-        flag = setting.name.replace("_", "-")
-        shape = f"`--{flag}` or `--no-{flag}`" if setting.is_switch else f"`--{flag} VALUE`"
+    for row in SETTINGS:
+        flag = row.name.replace("_", "-")
+        shape = f"`--{flag}` or `--no-{flag}`" if row.is_switch else f"`--{flag} VALUE`"
         parts += [
-            f"## {setting.name}\n",
-            f"{setting.about}\n",
-            f"- {shape}, `{ENVIRONMENT_PREFIX}{setting.name.upper()}`",
-            f"- value: {setting.allowed}",
-            f"- default: {_shown(setting.default)}",
-            f"- changed by: {'a reload or a restart' if setting.live else 'a restart'}\n",
+            f"## {row.name}\n",
+            f"{row.about}\n",
+            f"- {shape}, `{ENVIRONMENT_PREFIX}{row.name.upper()}`",
+            f"- value: {row.allowed}",
+            f"- default: {_shown(row.default)}",
+            f"- changed by: {'a reload or a restart' if row.live else 'a restart'}\n",
         ]
     return "\n".join(parts)
 
@@ -316,8 +236,8 @@ def _known(name: str, value: object) -> Setting:
     return _BY_NAME[name]
 
 
-def _parse(setting: Setting, value: object, source: str) -> object:
+def _parse(row: Setting, value: object, source: str) -> object:
     try:
-        return setting.parse(value)
+        return row.parse(value)
     except (ValueError, OverflowError) as error:
-        raise ConfigError(source, value, setting.allowed) from error
+        raise ConfigError(source, value, row.allowed) from error

@@ -1,0 +1,95 @@
+"""A row of a settings table, and how what a source gave becomes a value. Parsers raise ValueError, or OverflowError."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One row of the table. parse turns what a source gave into the value, or raises ValueError.
+
+    live: a reload (SIGHUP) changes it while the server runs.
+    """
+
+    name: str
+    default: Any
+    parse: Callable[[object], Any]
+    allowed: str
+    about: str
+    live: bool = False
+
+    @property
+    def is_switch(self) -> bool:
+        """Whether the setting is on or off."""
+        return isinstance(self.default, bool)
+
+
+def text(value: object) -> str:
+    """Return a text without white space around it."""
+    if not isinstance(value, str) or "\0" in value:
+        raise ValueError
+    return value.strip()
+
+
+def switch(value: object) -> bool:
+    """Return whether it is on."""
+    words = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str) and value.strip().lower() in words:
+        return words[value.strip().lower()]
+    raise ValueError
+
+
+def names(value: object) -> tuple[str, ...]:
+    """Return names in lower case, from an array or from a text with commas."""
+    items = value.split(",") if isinstance(value, str) else value
+    if not isinstance(items, (list, tuple)) or not all(isinstance(item, str) for item in items):
+        raise ValueError
+    return tuple(item.strip().lower() for item in items if item.strip())
+
+
+def whole(low: int, high: int) -> Callable[[object], int]:
+    """Return a parser of whole numbers from low to high."""
+
+    def parse(value: object) -> int:
+        if isinstance(value, bool) or not isinstance(value, (int, str)):
+            raise ValueError  # noqa: TRY004  one kind of error for every malformed value
+        parsed = int(value)
+        if not low <= parsed <= high:
+            raise ValueError
+        return parsed
+
+    return parse
+
+
+def number(low: float, high: float) -> Callable[[object], float]:
+    """Return a parser of numbers from low to high."""
+
+    def parse(value: object) -> float:
+        if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+            raise ValueError  # noqa: TRY004  one kind of error for every malformed value
+        parsed = float(value)
+        if not low <= parsed <= high:
+            raise ValueError
+        return parsed
+
+    return parse
+
+
+def word(words: tuple[str, ...]) -> Callable[[object], str]:
+    """Return a parser that takes one of words."""
+
+    def parse(value: object) -> str:
+        word = text(value).lower()
+        if word not in words:
+            raise ValueError
+        return word
+
+    return parse
+
+
+def setting(default: Any, parse: Callable[[object], Any], allowed: str, about: str, *, live: bool = False) -> Any:
+    """Return a field of a settings class; its metadata is the rest of its row."""
+    return field(default=default, metadata={"parse": parse, "allowed": allowed, "about": about, "live": live})

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from datacat import host
-from datacat.daemon import evidence, mend, verdict, watch
+from datacat.daemon import dumps, evidence, mend, verdict, watch
 from datacat.daemon.config import Config
 from datacat.daemon.facts import STOP_EVENT, Facts
 from datacat.daemon.streams import Writer, write_whole
@@ -182,7 +182,7 @@ class Served:
         dump = evidence.crash(self.folder)
         last: dict[str, Any] = {}
         if dump is not None:
-            last = {"fatal": dump.fatal, "threads": evidence.threads_text(dump)}
+            last = {"fatal": dump.fatal, "threads": dumps.as_json(dump.threads, most=50, frames=60)}
         if self.beat.unix_us:
             last["last_heartbeat_us"] = self.beat.unix_us
         witness = verdict.Witness(
@@ -196,7 +196,7 @@ class Served:
             rebooted=rebooted,
             fatal=dump.fatal if dump else "",
             fatal_signal=dump.signal if dump else None,
-            frames=dump.frames if dump else (),
+            frames=tuple(dumps.traceback(dump.frames)) if dump else (),
             last=last,
         )
         self.write(*verdict.judge(witness))
@@ -255,8 +255,8 @@ class Served:
         dump = evidence.stacks(self.folder, self._stacks_from)
         self._stacks_from = evidence.size(self.folder)
         if dump is not None:
-            event.stacktrace = list(dump.frames)
-            event.data = {**(event.data or {}), "threads": evidence.threads_text(dump)}
+            event.stacktrace = dumps.traceback(dump.frames)
+            event.data = {**(event.data or {}), "threads": dumps.as_json(dump.threads, most=50, frames=60)}
 
     def _measure(self, now_us: int, now_s: float) -> None:
         if self.target is None:

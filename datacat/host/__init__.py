@@ -21,7 +21,9 @@ Busy. Processes are watched by host.process, which is not for the client.
 """
 
 import sys
+from pathlib import Path
 
+from datacat.host import locks
 from datacat.host.folders import data_dir, state_dir, state_dirs
 from datacat.host.locks import Lock
 from datacat.host.refusals import needs_a_person
@@ -31,20 +33,6 @@ if sys.platform == "win32":
         asleep_s,
         awake_ns,
         boot_id,
-        held,
-        hostname,
-        lock,
-        machine_id,
-        pid_namespace,
-        platform,
-        preallocate,
-        process_start,
-    )
-elif sys.platform == "darwin":
-    from datacat.host.macos import (
-        asleep_s,
-        awake_ns,
-        boot_id,
         hostname,
         machine_id,
         pid_namespace,
@@ -52,20 +40,31 @@ elif sys.platform == "darwin":
         preallocate,
         process_start,
     )
-    from datacat.host.posix import held, lock
+    from datacat.host.windows import grab as _grab
 else:
-    from datacat.host.linux import (
-        asleep_s,
-        awake_ns,
-        boot_id,
-        hostname,
-        machine_id,
-        pid_namespace,
-        platform,
-        preallocate,
-        process_start,
-    )
-    from datacat.host.posix import held, lock
+    from datacat.host.posix import grab as _grab
+    from datacat.host.posix import hostname, platform
+
+    if sys.platform == "darwin":
+        from datacat.host.macos import (
+            asleep_s,
+            awake_ns,
+            boot_id,
+            machine_id,
+            pid_namespace,
+            preallocate,
+            process_start,
+        )
+    else:
+        from datacat.host.linux import (
+            asleep_s,
+            awake_ns,
+            boot_id,
+            machine_id,
+            pid_namespace,
+            preallocate,
+            process_start,
+        )
 
 __all__ = [
     "Lock",
@@ -85,3 +84,13 @@ __all__ = [
     "state_dir",
     "state_dirs",
 ]
+
+
+def lock(path: Path) -> Lock:
+    """Take the lock at once or not at all. Raises: Busy with the holder's pid, HostError."""
+    return locks.take(Path(path), _grab)
+
+
+def held(path: Path) -> bool:
+    """Return whether another process, or another Lock of this one, holds the lock at path."""
+    return locks.is_held(Path(path), _grab)

@@ -26,21 +26,6 @@ def boot_id(root: str = "/") -> str:
     return _read(Path(root) / "proc/sys/kernel/random/boot_id")
 
 
-def hostname() -> str:
-    """Return the name of the machine."""
-    if sys.platform == "win32":
-        return ""
-    return os.uname().nodename
-
-
-def platform() -> str:
-    """Return system, release and machine in one line: Linux 6.1.0 x86_64."""
-    if sys.platform == "win32":
-        return ""
-    system = os.uname()
-    return f"{system.sysname} {system.release} {system.machine}"
-
-
 def asleep_s() -> float:
     """Return the seconds that the machine has slept since its boot."""
     if sys.platform != "linux":

@@ -68,6 +68,18 @@ def take(path: Path, grab: Callable[[int], bool]) -> Lock:
     raise Busy(f"{path} is held by another process", holder=holder, hint=f"pid {holder}" if holder else "")
 
 
+def is_held(path: Path, grab: Callable[[int], bool]) -> bool:
+    """Return whether another process, or another Lock of this one, holds the lock at path."""
+    try:
+        fd = open_lock(path, create=False)
+    except (FileNotFoundError, HostError):
+        return False
+    try:
+        return not grab(fd)
+    finally:
+        os.close(fd)
+
+
 def open_lock(path: Path, *, create: bool) -> int:
     """Return a descriptor of the lock file. Raises: FileNotFoundError unless create, HostError."""
     try:

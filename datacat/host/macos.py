@@ -35,21 +35,6 @@ def boot_id() -> str:
     return _sysctl(b"kern.bootsessionuuid")
 
 
-def hostname() -> str:
-    """Return the name of the machine."""
-    if sys.platform == "win32":
-        return ""
-    return os.uname().nodename
-
-
-def platform() -> str:
-    """Return system, release and machine in one line: Darwin 23.4.0 arm64."""
-    if sys.platform == "win32":
-        return ""
-    system = os.uname()
-    return f"{system.sysname} {system.release} {system.machine}"
-
-
 def asleep_s() -> float:
     """Return the seconds that the machine has slept since its boot; only CLOCK_MONOTONIC_RAW counts them."""
     if sys.platform != "darwin":

@@ -1,31 +1,28 @@
-"""Lock files by flock(2), for every POSIX system. The lock belongs to the open file, not to the process."""
+"""What every POSIX system does alike: its name, and lock files by flock(2), which belong to the open file."""
 
 import os
 import sys
-from pathlib import Path
 
 from datacat.errors import HostError
-from datacat.host.locks import Lock, open_lock, take
 
 
-def lock(path: Path) -> Lock:
-    """Take the lock at once or not at all. Raises: Busy with the holder's pid, HostError."""
-    return take(Path(path), _grab)
+def hostname() -> str:
+    """Return the name of the machine."""
+    if sys.platform == "win32":
+        return ""
+    return os.uname().nodename
 
 
-def held(path: Path) -> bool:
-    """Return whether another process, or another Lock of this one, holds the lock at path."""
-    try:
-        fd = open_lock(Path(path), create=False)
-    except (FileNotFoundError, HostError):
-        return False
-    try:
-        return not _grab(fd)
-    finally:
-        os.close(fd)
+def platform() -> str:
+    """Return system, release and machine in one line: Linux 6.1.0 x86_64."""
+    if sys.platform == "win32":
+        return ""
+    system = os.uname()
+    return f"{system.sysname} {system.release} {system.machine}"
 
 
-def _grab(fd: int) -> bool:
+def grab(fd: int) -> bool:
+    """Lock an open file at once or not at all. Raises: OSError."""
     if sys.platform == "win32":
         raise HostError("flock is not known here")
     import fcntl

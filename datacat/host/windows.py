@@ -5,10 +5,8 @@ import ctypes
 import hashlib
 import os
 import sys
-from pathlib import Path
 
 from datacat.errors import HostError, NotPermitted, ProcessGone
-from datacat.host.locks import Lock, open_lock, take
 
 PROCESS_QUERY_LIMITED_INFORMATION = 0x1000
 ERROR_ACCESS_DENIED = 5
@@ -93,24 +91,8 @@ def preallocate(fd: int, size_bytes: int) -> None:
         raise HostError(f"cannot allocate {size_bytes} bytes: {error.strerror}") from error
 
 
-def lock(path: Path) -> Lock:
-    """Take the lock at once or not at all. Raises: Busy with the holder's pid, HostError."""
-    return take(Path(path), _grab)
-
-
-def held(path: Path) -> bool:
-    """Return whether another process, or another Lock of this one, holds the lock at path."""
-    try:
-        fd = open_lock(Path(path), create=False)
-    except (FileNotFoundError, HostError):
-        return False
-    try:
-        return not _grab(fd)
-    finally:
-        os.close(fd)
-
-
-def _grab(fd: int) -> bool:
+def grab(fd: int) -> bool:
+    """Lock a byte of an open file at once or not at all. Raises: OSError."""
     if sys.platform != "win32":
         raise HostError("msvcrt is not known here")
     import msvcrt

@@ -221,7 +221,7 @@ def test_an_orphan_that_nobody_saw_end_is_judged_by_what_it_left(spool, processe
     found = verdict(server, fatal)
     assert (found["reason"], found["exit_signal"]) == ("signal", signal.SIGSEGV)
     (crash,) = [e for e in server.records(fatal.id, "event") if e["name"] == "parent_process_crashed"]
-    assert crash["stacktrace"] == ["cart.py:9 in <module>", "cart.py:7 in pay"]
+    assert crash["stacktrace"] == ['  File "cart.py", line 9, in <module>', '  File "cart.py", line 7, in pay']
 
 
 def test_a_session_whose_own_daemon_is_still_starting_is_left_to_it(spool):
@@ -399,6 +399,6 @@ def test_the_stacks_of_a_hang_come_with_its_event(watched, server):
     )
     journal.beat(timeout_s=0.3)
     (event,) = eventually(lambda: server.records(journal.id, "event"))
-    assert event["stacktrace"] == ["cart.py:9 in <module>", "cart.py:3 in wait"]
-    assert event["data"]["threads"][0]["thread"] == "01"
+    assert event["stacktrace"] == ['  File "cart.py", line 9, in <module>', '  File "cart.py", line 3, in wait']
+    assert event["data"]["threads"][0]["id"] == "01"
     end_app(app)

@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from datacat.store import episodes, groups
+from datacat.store.episodes import Crash, Hang, Suspension
 from datacat.wire import records as wire
 from datacat.wire.routes import OPEN_STATUSES, STATUS_CODES
 from datacat.wire.state import effective, merge, same
@@ -34,8 +36,9 @@ class Head(msgspec.Struct, omit_defaults=True):
 
     by is who made the last verdict: app, daemon or server; a later verdict of a lesser judge does not change an end.
     last_seen is when the server last got anything. last_heartbeat is the app's own time. counts has events, metrics,
-    states, errors; dropped counts records that the client or daemon could not keep, by reason. A Head that a store
-    returned is never changed again; the next batch makes a new one.
+    states, errors, exceptions; dropped counts records that the client or daemon could not keep, by reason. hangs,
+    suspensions and crash are what episodes.py keeps of the past; crash may be known before the verdict and counts only
+    when the status is crashed. A Head that a store returned is never changed again; the next batch makes a new one.
     """
 
     id: str
@@ -66,6 +69,9 @@ class Head(msgspec.Struct, omit_defaults=True):
     streams: dict[str, Stream] = {}
     counts: dict[str, int] = {}
     dropped: dict[str, int] = {}
+    hangs: list[Hang] = []
+    suspensions: list[Suspension] = []
+    crash: Crash | None = None
 
 
 class Transition(NamedTuple):
@@ -146,7 +152,8 @@ def fold(head: Head, state: dict[str, Any], records: Iterable[wire.Record]) -> F
     fresh = not head.updated_at
     head = copy.copy(head)
     head.dropped = dict(head.dropped)
-    events = errors = metrics = states = 0
+    events = errors = exceptions = metrics = states = 0
+    stacks: dict[int, groups.Group] = {}
     records = list(records)
     untraced: set[int] = set()
     transitions: list[Transition] = []
@@ -158,7 +165,12 @@ def fold(head: Head, state: dict[str, Any], records: Iterable[wire.Record]) -> F
                 errors += 1
             if record.exception_type:
                 head.has_exception = True
+                exceptions += 1
+                if record.level == "critical" and record.name != wire.CRASHED_EVENT:
+                    head.crash = episodes.crash_after(head.crash, head.product, record)
             alive = record.name not in JUDGED_EVENTS
+            if not alive:
+                _told(head, record, stacks)
         elif isinstance(record, wire.Metric):
             metrics += 1
             alive = True
@@ -202,8 +214,13 @@ def fold(head: Head, state: dict[str, Any], records: Iterable[wire.Record]) -> F
         if guessed and alive:
             _set_status(head, "active", record.t, None, None, "app", transitions)
             guessed = False
+    for t, group in stacks.items():
+        head.hangs = episodes.with_stack(head.hangs, t, group)
+    if head.status == "crashed" and (head.crash is None or not head.crash.found):
+        head.crash = episodes.crash_by_verdict(head.product, head.end_reason, head.exit_code, head.exit_signal)
     head.updated_at = max([head.updated_at, *[record.t for record in records]])
-    head.counts = _add(head.counts, {"events": events, "errors": errors, "metrics": metrics, "states": states})
+    counts = {"events": events, "errors": errors, "exceptions": exceptions, "metrics": metrics, "states": states}
+    head.counts = _add(head.counts, counts)
     return Folded(head, state, state is not before, untraced, transitions)
 
 
@@ -260,6 +277,14 @@ def public(head: Head) -> dict[str, Any]:
 def _shown(us: int) -> str:
     """Return a time as text; one that no calendar has, which a broken clock or writer may send, as the nearest one."""
     return rfc3339(min(max(us, 0), _LATEST_US))
+
+
+def _told(head: Head, event: wire.Event, stacks: dict[int, groups.Group]) -> None:
+    """Note what an event about a hang or a crash tells; the verdict of the hang may stand before or behind it."""
+    if event.name == wire.CRASHED_EVENT:
+        head.crash = episodes.crash_after(head.crash, head.product, event)
+    elif event.name == wire.HUNG_EVENT and (group := groups.of_hang(head.product, event)):
+        stacks[event.t] = group
 
 
 def _is_guess(head: Head) -> bool:
@@ -342,6 +367,10 @@ def _set_status(
     transitions: list[Transition],
 ) -> None:
     is_open = status in OPEN_STATUSES
+    if "hung" in (head.status, status) or (head.hangs and head.ended_at):
+        head.hangs = episodes.hangs_after(head.hangs, head.status, status, t, head.ended_at)
+    if "suspended" in (head.status, status):
+        head.suspensions = episodes.suspensions_after(head.suspensions, head.status, status, t)
     head.status = status
     head.status_since = t
     head.by = by

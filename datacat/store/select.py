@@ -14,7 +14,8 @@ from datacat.wire.state import same
 SortKey: TypeAlias = tuple[bool, Any, str]
 """(whether the value is missing, the value, the id): a total order even where values repeat."""
 
-SORT_FIELDS = frozenset(name for name in Head.__struct_fields__ if name not in ("streams", "counts", "dropped"))
+_UNSORTABLE = ("streams", "counts", "dropped", "hangs", "suspensions", "crash")
+SORT_FIELDS = frozenset(name for name in Head.__struct_fields__ if name not in _UNSORTABLE)
 
 
 class Cursor(msgspec.Struct, array_like=True):

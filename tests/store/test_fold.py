@@ -229,7 +229,7 @@ def test_everything_is_counted():
         Unknown(t=999, k="new"),
     )
     head = folded.head
-    assert head.counts == {"events": 3, "errors": 2, "metrics": 1, "states": 1}
+    assert head.counts == {"events": 3, "errors": 2, "exceptions": 1, "metrics": 1, "states": 1}
     assert head.dropped == {"disk_full": 5, "spool": 1}
     assert head.has_exception
     assert head.updated_at == 999

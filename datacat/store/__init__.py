@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from datacat.errors import ConfigError
+from datacat.store.fleet import Fleet
 from datacat.store.fold import Head
 from datacat.store.rollup import RollupQuery, Rollups
 from datacat.wire.lines import Line
@@ -108,6 +109,10 @@ class Row:
 
 class Store(Protocol):
     """Sessions that survive. Every method may be called from any thread; a reader sees whole batches only."""
+
+    @property
+    def fleet(self) -> Fleet:
+        """Sorted columns of all sessions, for questions about many of them (fleet.py)."""
 
     def append(self, session_id: str, batch: Batch, *, received_us: int) -> Head:
         """Store a batch, its effect on head and state, and the stream's new offset in one atomic, durable write.

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from datacat.errors import Deleted, NotFound
 from datacat.store import Page, Query
+from datacat.store.fleet import Fleet
 from datacat.store.fold import Head
 from datacat.store.select import (
     created_span,
@@ -24,7 +25,10 @@ _STRIDE = 256
 
 
 class Heads:
-    """What readers see of every session. Any thread may call; its own lock is a leaf and held for short moments."""
+    """What readers see of every session. Any thread may call; its own lock is a leaf and held for short moments.
+
+    fleet follows every change.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -32,6 +36,7 @@ class Heads:
         self._created: list[tuple[int, str]] = []
         self._open: dict[str, None] = {}
         self._deleted: set[str] = set()
+        self.fleet = Fleet(self._heads.get)
 
     def get(self, session_id: str) -> Head:
         """Return a head. Raises: NotFound, Deleted."""
@@ -55,6 +60,7 @@ class Heads:
             if old is None:
                 bisect.insort(self._created, (head.created_at, head.id))
             self._heads[head.id] = head
+            self.fleet.note(old, head)
             if head.status in OPEN_STATUSES:
                 self._open[head.id] = None
             else:
@@ -63,6 +69,8 @@ class Heads:
     def put_all(self, heads: Iterable[Head]) -> None:
         """Show these heads of sessions that were not shown before; faster than one by one."""
         with self._lock:
+            heads = list(heads)
+            self.fleet.load(heads)
             for head in heads:
                 self._created.append((head.created_at, head.id))
                 self._heads[head.id] = head
@@ -77,6 +85,7 @@ class Heads:
             self._open.pop(session_id, None)
             head = self._heads.pop(session_id, None)
             if head is not None:
+                self.fleet.note(head, None)
                 del self._created[bisect.bisect_left(self._created, (head.created_at, head.id))]
 
     def counts(self) -> dict[str, int]:

@@ -9,6 +9,7 @@ from datacat.errors import StoreError
 from datacat.store import Batch, Page, Query, RecordQuery, Row
 from datacat.store.apply import apply
 from datacat.store.chunks import Chunk, describe
+from datacat.store.fleet import Fleet
 from datacat.store.fold import Head
 from datacat.store.heads import Heads
 from datacat.store.history import passes
@@ -39,6 +40,11 @@ class MemoryStore:
         self._sessions: dict[str, _Session] = {}
         self._closed = False
         self._records = 0
+
+    @property
+    def fleet(self) -> Fleet:
+        """See Store.fleet."""
+        return self._heads.fleet
 
     def append(self, session_id: str, batch: Batch, *, received_us: int) -> Head:
         """See Store.append."""

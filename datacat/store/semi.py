@@ -17,6 +17,7 @@ from datacat.store import Batch, Page, Query, RecordQuery, Row, durable, entry
 from datacat.store.apply import Applied, apply
 from datacat.store.cache import States
 from datacat.store.chunks import Chunk, describe
+from datacat.store.fleet import Fleet
 from datacat.store.fold import Head
 from datacat.store.heads import Heads
 from datacat.store.hinting import Hinting
@@ -65,6 +66,11 @@ class SemiStore:
             self._owner.release()
             raise
         self._hinting = Hinting(root, self._lock, self._sessions, self._tombstones, self._heads, self._segments)
+
+    @property
+    def fleet(self) -> Fleet:
+        """See Store.fleet."""
+        return self._heads.fleet
 
     def append(self, session_id: str, batch: Batch, *, received_us: int) -> Head:
         """See Store.append. Returns after an fsync that began after the batch was written."""

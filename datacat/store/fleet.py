@@ -1,0 +1,107 @@
+"""The fleet: a shelf for each product and version, kept in step with the heads; asked about many sessions at once."""
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+
+from datacat.store.fold import Head
+from datacat.store.shelf import Shelf, facts_of
+
+MAX_WAITING = 2000
+"""Changes that wait for the next reader; beyond, the writer that comes with one more puts them in order itself."""
+
+Shelves = dict[tuple[str, str], Shelf]
+
+
+class Fleet:
+    """Any thread may call. Writers only leave a note, so that no batch waits for a question; readers take turns.
+
+    lookup returns the current head of a session, None when there is none. heard is when the server last got anything,
+    by product and version. generation counts the changes that shelves have seen.
+    """
+
+    def __init__(self, lookup: Callable[[str], Head | None]) -> None:
+        self.lookup = lookup
+        self.heard: dict[tuple[str, str], int] = {}
+        self.generation = 0
+        self._lock = threading.Lock()
+        self._waiting: deque[tuple[Head | None, Head | None]] = deque()
+        self._shelves: Shelves = {}
+
+    def load(self, heads: Iterable[Head]) -> None:
+        """Take in the heads of sessions that were not known before; faster than one by one."""
+        rows: dict[tuple[str, str], list[Head]] = {}
+        for head in heads:
+            rows.setdefault((head.product, head.version), []).append(head)
+        with self._lock:
+            self._drain()
+            for key, some in rows.items():
+                self._hear(key, max(head.last_seen for head in some))
+                known = self._shelves.get(key)
+                if known is None:
+                    self._shelves[key] = Shelf(map(facts_of, some))
+                    continue
+                for head in some:
+                    known.add(facts_of(head))
+            self.generation += 1
+
+    def note(self, old: Head | None, new: Head | None) -> None:
+        """Note that a session came (old None), changed, or was deleted (new None). Called in the order of changes."""
+        if new is not None:
+            self._hear((new.product, new.version), new.last_seen)
+            if old is not None and _alike(old, new):
+                return
+        self._waiting.append((old, new))
+        if len(self._waiting) > MAX_WAITING and self._lock.acquire(blocking=False):
+            try:
+                self._drain()
+            finally:
+                self._lock.release()
+
+    @contextmanager
+    def reading(self) -> Iterator[Shelves]:
+        """Hold the shelves still while one question is answered; they are not to be changed."""
+        with self._lock:
+            self._drain()
+            yield self._shelves
+
+    def _hear(self, key: tuple[str, str], seen: int) -> None:
+        if seen > self.heard.get(key, 0):
+            self.heard[key] = seen
+
+    def _drain(self) -> None:
+        waiting = self._waiting
+        while waiting:
+            old, new = waiting.popleft()
+            head = new or old
+            if head is None:
+                continue
+            key = (head.product, head.version)
+            shelf = self._shelves.get(key)
+            if shelf is None:
+                shelf = self._shelves[key] = Shelf()
+            if old is not None:
+                shelf.remove(facts_of(old))
+            if new is not None:
+                shelf.add(facts_of(new))
+            elif not len(shelf):
+                del self._shelves[key]
+                self.heard.pop(key, None)
+            self.generation += 1
+
+
+def _alike(old: Head, new: Head) -> bool:
+    """Whether shelves need not know of the change; most batches change nothing that they hold."""
+    return (
+        old.status == new.status
+        and old.ended_at == new.ended_at
+        and old.created_at == new.created_at
+        and old.end_reason == new.end_reason
+        and old.machine_id == new.machine_id
+        and old.hostname == new.hostname
+        and old.hang_count == new.hang_count
+        and old.hangs == new.hangs
+        and old.suspensions == new.suspensions
+        and old.counts.get("exceptions", 0) == new.counts.get("exceptions", 0)
+    )

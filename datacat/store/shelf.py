@@ -1,0 +1,224 @@
+"""A shelf: sessions as sorted columns, from which counts and time integrals of a span come without a loop.
+
+Times are Unix us. Every column is sorted, so that a span is a slice; what happens to few sessions has own columns.
+"""
+
+from array import array
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+from datacat.store.episodes import Suspension
+from datacat.store.fold import Head
+from datacat.wire.routes import OPEN_STATUSES
+
+UNKNOWN_REASONS = frozenset({"unknown", "lost"})
+"""Words of end_reason that say: nobody knows how it ended. Every rate stands beside their share."""
+
+
+class Ended(NamedTuple):
+    """A session that crashed, ended abnormally or in an unknown way."""
+
+    created: int
+    id: str
+    machine: str
+    end: int
+
+
+class HangRow(NamedTuple):
+    """A hang; end is 0 while it goes on."""
+
+    start: int
+    id: str
+    end: int
+    outcome: str
+
+
+class Facts(NamedTuple):
+    """What a shelf needs to know of a session. end is 0 while it is open and never before created."""
+
+    created: int
+    id: str
+    machine: str
+    end: int
+    status: str
+    unknown: bool
+    exceptions: int
+    hung: bool
+    hangs: tuple[HangRow, ...]
+    suspensions: tuple[Suspension, ...]
+
+
+def machine_of(head: Head) -> str:
+    """Return what tells machines apart: the machine's id, else the name of the host; empty when neither is known."""
+    return head.machine_id or head.hostname or ""
+
+
+def facts_of(head: Head) -> Facts:
+    """Return the facts of a session; spans that a wrong clock put outside of its life are cut."""
+    created = head.created_at
+    end = max(head.ended_at, created) if head.ended_at else 0
+    hangs: tuple[HangRow, ...] = ()
+    spans: tuple[Suspension, ...] = ()
+    if head.hangs:
+        hangs = tuple(HangRow(hang.start_us, head.id, hang.end_us, hang.outcome) for hang in head.hangs)
+    if head.suspensions:
+        spans = tuple(_cut(head.suspensions, created, end))
+    return Facts(
+        created,
+        head.id,
+        machine_of(head),
+        end,
+        head.status,
+        bool(end) and head.end_reason in UNKNOWN_REASONS,
+        head.counts.get("exceptions", 0),
+        head.hang_count > 0,
+        hangs,
+        spans,
+    )
+
+
+def _cut(spans: Iterable[Suspension], created: int, end: int) -> Iterator[Suspension]:
+    for start, stop in spans:
+        low = max(start, created)
+        high = (min(stop, end) if stop else end) if end else stop
+        if not high or high > low:
+            yield Suspension(low, high)
+
+
+class Shelf:
+    """The sessions of one product and version, or of any other set. Not thread-safe: the fleet's lock guards it.
+
+    created, ids, machines and ends belong together, by (created, id); ends is 0 for open sessions. ended and durations
+    belong together, by ended. open tells created and status of the open ones.
+    """
+
+    __slots__ = (
+        "abnormal",
+        "crashed",
+        "created",
+        "durations",
+        "ended",
+        "ends",
+        "exceptions",
+        "hangs",
+        "hung",
+        "ids",
+        "machines",
+        "open",
+        "pauses",
+        "resumes",
+        "unknown",
+    )  # fmt: skip
+
+    def __init__(self, rows: Iterable[Facts] = ()) -> None:
+        ordered = sorted(rows)
+        closed = sorted((row.end, row.end - row.created) for row in ordered if row.end)
+        self.created = array("q", [row.created for row in ordered])
+        self.ids = [row.id for row in ordered]
+        self.machines = [row.machine for row in ordered]
+        self.ends = array("q", [row.end for row in ordered])
+        self.ended = array("q", [end for end, _ in closed])
+        self.durations = array("q", [duration for _, duration in closed])
+        self.open: dict[str, tuple[int, str]] = {}
+        # Absent until there is one: most shelves need none of these.
+        self.crashed: list[Ended] | tuple[()] = ()
+        self.abnormal: list[Ended] | tuple[()] = ()
+        self.unknown: list[Ended] | tuple[()] = ()
+        self.hung: list[Ended] | tuple[()] = ()
+        self.exceptions: list[tuple[int, str, int]] | tuple[()] = ()
+        self.hangs: list[HangRow] | tuple[()] = ()
+        self.pauses: list[int] | tuple[()] = ()
+        self.resumes: list[int] | tuple[()] = ()
+        for row in ordered:
+            self._add_rare(row)
+
+    def __len__(self) -> int:
+        return len(self.created)
+
+    def add(self, row: Facts) -> None:
+        """Add a session."""
+        at = self._place(row)
+        self.created.insert(at, row.created)
+        self.ids.insert(at, row.id)
+        self.machines.insert(at, row.machine)
+        self.ends.insert(at, row.end)
+        if row.end:
+            place = bisect_left(self.ended, row.end)
+            self.ended.insert(place, row.end)
+            self.durations.insert(place, row.end - row.created)
+        self._add_rare(row)
+
+    def remove(self, row: Facts) -> None:
+        """Remove a session that was added with these facts."""
+        at = self._place(row)
+        del self.created[at], self.ids[at], self.machines[at], self.ends[at]
+        if row.end:
+            place = bisect_left(self.ended, row.end)
+            while self.durations[place] != row.end - row.created:
+                place += 1
+            del self.ended[place], self.durations[place]
+        self.open.pop(row.id, None)
+        for name, value in _rare(row):
+            column: list[Any] = getattr(self, name)
+            del column[bisect_left(column, value)]
+
+    def _place(self, row: Facts) -> int:
+        at = bisect_left(self.created, row.created)
+        while at < len(self.created) and self.created[at] == row.created and self.ids[at] < row.id:
+            at += 1
+        return at
+
+    def _add_rare(self, row: Facts) -> None:
+        if row.status in OPEN_STATUSES:
+            self.open[row.id] = (row.created, row.status)
+        for name, value in _rare(row):
+            column = getattr(self, name)
+            if column:
+                insort(column, value)
+            else:
+                setattr(self, name, [value])
+
+    def overlapping(self, start: int, stop: int) -> Iterator[int]:
+        """Yield the indexes of the sessions that began in [start, stop), or before and were open after start."""
+        low = bisect_left(self.created, start)
+        yield from range(low, bisect_left(self.created, stop))
+        yield from self.straddling(start)
+
+    def straddling(self, start: int) -> Iterator[int]:
+        """Yield the indexes of the sessions that began before start and were open after it, newest first."""
+        left = self.straddling_count(start)
+        at = bisect_left(self.created, start)
+        ends = self.ends
+        while left:
+            at -= 1
+            if not ends[at] or ends[at] > start:
+                left -= 1
+                yield at
+
+    def straddling_count(self, start: int) -> int:
+        """Return how many sessions began before start and were open after it."""
+        first, last = bisect_left(self.ended, start), bisect_right(self.ended, start)
+        # Those that began and ended at start itself are not among those that began before.
+        at_once = sum(not duration for duration in self.durations[first:last])
+        return bisect_left(self.created, start) - last + at_once
+
+
+def _rare(row: Facts) -> Iterator[tuple[str, Any]]:
+    """Yield (column, value) of what only few sessions have."""
+    if row.status == "crashed":
+        yield "crashed", Ended(row.created, row.id, row.machine, row.end)
+    elif row.status == "abnormal":
+        yield "abnormal", Ended(row.created, row.id, row.machine, row.end)
+    if row.unknown:
+        yield "unknown", Ended(row.created, row.id, row.machine, row.end)
+    if row.hung:
+        yield "hung", Ended(row.created, row.id, row.machine, row.end)
+    if row.exceptions:
+        yield "exceptions", (row.created, row.id, row.exceptions)
+    for hang in row.hangs:
+        yield "hangs", hang
+    for start, stop in row.suspensions:
+        yield "pauses", start
+        if stop:
+            yield "resumes", stop

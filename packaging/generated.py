@@ -38,8 +38,8 @@ SERVER_FILES = [
     ("/usr/share/doc/datacat/examples/sealed", "The variant of the service without any network of its own."),
 ]
 CANNOT_START = (
-    "Something has to be changed before it can start: a wrong setting, a port in use, a damaged store, a folder that cannot"
-    " be written. The last line says what. The service manager does not start it again."
+    "Something has to be changed before it can start: a wrong setting, a port in use, a damaged store, a folder that"
+    " cannot be written. The last line says what. The service manager does not start it again."
 )
 SERVER_STATUS = [
     ("0", "It was asked to stop."),
@@ -53,6 +53,8 @@ DAEMON_TEXT = (
     " at SIGTERM; what it could not ship stays in its folder and is shipped by the next one."
 )
 FOLDED = re.compile(r"\s+")
+UNQUOTED = re.compile(r"[^ -~]|[]['\\:]")
+"""What means something to zsh inside of a description."""
 
 
 def config_file() -> str:
@@ -168,13 +170,17 @@ def server_page(date: str) -> str:
     ])  # fmt: skip
 
 
+def daemon_actions() -> list[argparse.Action]:
+    """Return the options of datacat-daemon that are for people."""
+    actions = daemon._parser()._actions  # noqa: SLF001  argparse has no public list of its options
+    return [action for action in actions if action.help != argparse.SUPPRESS]
+
+
 def daemon_page(date: str) -> str:
     """Return datacat-daemon(1)."""
     parser = daemon._parser()  # noqa: SLF001  the parser is all that is wanted of it
     rows = []
-    for action in parser._actions:  # noqa: SLF001  argparse has no public list of its options
-        if action.help == argparse.SUPPRESS:
-            continue
+    for action in daemon_actions():
         value = f" {action.metavar}" if action.metavar else ""
         rows.append((", ".join(action.option_strings) + value, (action.help or "") % {"prog": "datacat-daemon"}))
     return page("datacat-daemon", 1, "ship the records of local programs to a datacat server", date, [
@@ -196,6 +202,27 @@ def completion(shell: str, command: click.Command, name: str) -> str:
     return kind(command, {}, name, variable).source()
 
 
+def daemon_completion(shell: str) -> str:
+    """Return the completion script of datacat-daemon: its options, and files behind them."""
+    flags = [
+        (flag, " ".join((action.help or "").split())) for action in daemon_actions() for flag in action.option_strings
+    ]
+    name = "datacat-daemon"
+    if shell == "bash":
+        return f"complete -o default -W '{' '.join(flag for flag, _ in flags)}' {name}\n"
+    if shell == "fish":
+        lines = [f"complete -c {name} {fish_option(flag)} -d {json.dumps(about)}" for flag, about in flags]
+        return "\n".join(lines) + "\n"
+    plain = [(flag, UNQUOTED.sub("", about)) for flag, about in flags]
+    offered = " ".join(f"'{flag}[{about}]'" for flag, about in plain)
+    return f"#compdef {name}\n_arguments {offered} '*:file:_files'\n"
+
+
+def fish_option(flag: str) -> str:
+    """Return a flag as fish's complete wants it."""
+    return f"-l {flag[2:]}" if flag.startswith("--") else f"-s {flag[1:]}"
+
+
 def files(date: str) -> dict[str, str]:
     """Return everything: path below the root of the system, text."""
     found = {
@@ -208,6 +235,9 @@ def files(date: str) -> dict[str, str]:
         found[f"usr/share/bash-completion/completions/{name}"] = completion("bash", command, name)
         found[f"usr/share/zsh/vendor-completions/_{name}"] = completion("zsh", command, name)
         found[f"usr/share/fish/vendor_completions.d/{name}.fish"] = completion("fish", command, name)
+    found["usr/share/bash-completion/completions/datacat-daemon"] = daemon_completion("bash")
+    found["usr/share/zsh/vendor-completions/_datacat-daemon"] = daemon_completion("zsh")
+    found["usr/share/fish/vendor_completions.d/datacat-daemon.fish"] = daemon_completion("fish")
     return found
 
 

@@ -297,6 +297,12 @@ class Machine:
             self._root.remove()
 
 
+def restart_times(machine):
+    """Return when the unit was started again by systemd, in seconds."""
+    told = machine.run("journalctl", "-b", "-u", "datacat-server", "-o", "short-unix", "--no-pager").stdout
+    return [float(line.split()[0]) for line in told.splitlines() if "Scheduled restart job" in line]
+
+
 class Load:
     """Readers that keep their connection and never try again."""
 

@@ -5,7 +5,7 @@ import shutil
 
 import booting
 import pytest
-from booting import USER, Load, say
+from booting import USER, Load, restart_times, say
 from helpers import eventually
 
 pytestmark = [pytest.mark.timeout(400), pytest.mark.long]
@@ -17,12 +17,6 @@ def next_debian(boots, make_machine, tmp_path):
     if booting.suite() != "bookworm":
         pytest.skip("capability: the sources of this machine are not those of Debian 12")
     return make_machine([booting.unpack(booting.bare_root("trixie"), tmp_path / "trixie")])
-
-
-def crash_times(machine):
-    """Return when the unit was started again, in seconds."""
-    told = machine.run("journalctl", "-b", "-u", "datacat-server", "-o", "short-unix", "--no-pager").stdout
-    return [float(line.split()[0]) for line in told.splitlines() if "Scheduled restart job" in line]
 
 
 def test_the_package_lives_on_the_next_debian_and_a_crash_loop_backs_off(next_debian, deb, newer_deb):
@@ -45,7 +39,7 @@ def test_the_package_lives_on_the_next_debian_and_a_crash_loop_backs_off(next_de
     assert kept.failures + fresh.failures == []
     machine.drop_in("[Service]\nExecStart=\nExecStart=/bin/false\n")
     machine.run("systemctl", "restart", "datacat-server", check=False)
-    times = eventually(lambda: len(found := crash_times(machine)) >= 5 and found, 60, 0.5)
+    times = eventually(lambda: len(found := restart_times(machine)) >= 5 and found, 60, 0.5)
     pauses = [after - before for before, after in itertools.pairwise(times)]
     say(f"pauses of a crash loop: {', '.join(f'{pause:.1f}' for pause in pauses)} s")
     assert pauses[-1] > 2 * pauses[0]

@@ -1,11 +1,12 @@
 """The service on a booted Debian: hangs, faults, restarts under load, its sandbox, its sealed variant, the user's own."""
 
+import itertools
 import json
 import re
 import time
 
 import pytest
-from booting import USER, Load, say
+from booting import USER, Load, restart_times, say
 from helpers import eventually
 
 pytestmark = pytest.mark.timeout(240)
@@ -87,6 +88,46 @@ def test_restarts_and_a_watchdog_kill_under_load_lose_no_record_and_restarts_fai
     say(f"{seen} records")
     assert lost == 0
     assert seen > 8 * 50
+
+
+def ended(machine, product):
+    return machine.get(f"/api/sessions?product={product}&status=ended")["sessions"]
+
+
+@pytest.mark.parametrize("part", ["store", "pool"])
+def test_a_store_that_blocks_and_a_pool_that_hangs_are_killed_and_what_was_acknowledged_is_there(machine, part):
+    machine.drop_in(
+        "[Service]\nWatchdogSec=5s\n"
+        f"Environment=DATACAT_FAULT={part}:/var/lib/datacat/fault\n"
+        "ExecStopPost=/bin/rm -f /var/lib/datacat/fault\n"
+    )
+    machine.run("systemctl", "restart", "datacat-server")
+    machine.run("datacat", "run", "--product", "kept", "--", "true", user=USER)
+    eventually(lambda: ended(machine, "kept"), 30)
+    before = machine.show("MainPID")
+    started = time.monotonic()
+    machine.run("install", "-m", "644", "/dev/null", "/var/lib/datacat/fault")
+    machine.run("sh", "-c", "datacat run --product late -- true >/dev/null 2>&1 &", user=USER)
+    eventually(lambda: machine.show("MainPID") not in {before, "0"} and machine.show("ActiveState") == "active", 30)
+    took_s = time.monotonic() - started
+    say(f"{part} blocked, serving again after {took_s:.1f} s")
+    # The blocked store has to keep a write waiting before anything is wrong: that write is on its way meanwhile.
+    assert took_s < 5 + 5 + 2
+    assert "most recent call first" in machine.journal()
+    assert ended(machine, "kept")
+    # Its daemon left when the server did not answer: the next one on this machine ships what is in the spool.
+    machine.run("datacat", "run", "--", "true", user=USER)
+    eventually(lambda: ended(machine, "late"), 60)
+
+
+def test_a_server_that_dies_after_each_start_is_started_less_and_less_often(machine):
+    machine.drop_in("[Service]\nExecStartPost=/bin/sh -c 'kill -KILL $MAINPID'\n")
+    machine.run("systemctl", "restart", "datacat-server", check=False)
+    times = eventually(lambda: len(found := restart_times(machine)) >= 5 and found, 60, 0.5)
+    pauses = [after - before for before, after in itertools.pairwise(times)]
+    say(f"systemd {machine.run('systemctl', '--version').stdout.split()[1]}, pauses of a crash loop: {pauses}")
+    assert pauses[-1] > 2 * pauses[0]
+    assert "starts in a row have failed" in machine.journal()
 
 
 def test_stop_closes_the_port_at_once_and_start_opens_it(machine):
@@ -171,6 +212,10 @@ def test_what_cannot_work_ends_with_one_line_and_78_and_is_not_tried_again(machi
         assert state["NRestarts"] == "0", fault
         assert len(lines) == 1, (fault, lines)
         assert word in lines[0], fault
+        advice = machine.run("datacat", "doctor", check=False)
+        say(advice.stdout)
+        assert advice.returncode != 0, fault
+        assert word in advice.stdout, (fault, advice.stdout)
         machine.write("/etc/datacat/server.toml", config)
         machine.run("sh", "-c", "rm -f /etc/systemd/system/datacat-server.service.d/*; systemctl daemon-reload")
         machine.run("sh", "-c", "[ ! -e /tmp/holder ] || kill -9 $(cat /tmp/holder); rm -f /tmp/holder")
@@ -256,3 +301,5 @@ def test_commands_have_pages_and_complete_what_is_typed(machine):
     assert "--port" in offered
     script = "source /usr/share/bash-completion/completions/datacat && complete -p datacat"
     assert "_datacat_completion" in machine.run("bash", "-c", script).stdout
+    script = "source /usr/share/bash-completion/completions/datacat-daemon && complete -p datacat-daemon"
+    assert "--spool" in machine.run("bash", "-c", script).stdout

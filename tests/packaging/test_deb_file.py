@@ -139,7 +139,7 @@ def test_two_wheels_that_disagree_about_a_file_are_not_packed(tmp_path, monkeypa
 def test_the_units_hold_what_the_server_relies_on():
     for path in ("datacat-server.service", "user/datacat-server.service"):
         unit = (CHECKOUT / "packaging/systemd" / path).read_text()
-        for line in ("Type=notify", "WatchdogSec=20s", "RestartPreventExitStatus=78", "Restart=always"):
+        for line in ("Type=notify", "WatchdogSec=20s", "RestartPreventExitStatus=2 78", "Restart=always"):
             assert f"\n{line}\n" in unit, (path, line)
         assert re.search(r"\nFileDescriptorStoreMax=[1-9]", unit)
 

@@ -15,7 +15,7 @@ from datacat.store.fold import Head
 from datacat.store.rollup import RollupQuery, Rollups
 from datacat.wire.lines import Line
 
-__all__ = ["Batch", "Head", "Page", "Query", "RecordQuery", "RollupQuery", "Row", "Store", "open_store"]
+__all__ = ["Batch", "Fleet", "Head", "Page", "Query", "RecordQuery", "RollupQuery", "Row", "Store", "open_store"]
 
 
 @dataclass(frozen=True, slots=True)

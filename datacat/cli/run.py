@@ -18,9 +18,9 @@ from datacat.cli.child import Ended
 from datacat.cli.tee import Tee
 from datacat.client.child import close_child_session, create_child_session
 from datacat.client.session import Session
+from datacat.wire.records import OUTPUT_EVENT
 from datacat.worker import Pump
 
-TAIL_EVENT = "output_tail"
 TAIL_BYTES = 48 * 1024
 """What the lines of both streams may take of a record of 64 KiB; the rest is for quoting and the other members."""
 DRAIN_QUIET_S = 1.0
@@ -124,7 +124,7 @@ def _record_end(session: Session, ended: Ended, tees: dict[str, Tee]) -> None:
             session.log_gauge("process.memory.max", ended.usage.max_rss_bytes, "By")
     if not ended.well and text.signal_name(ended.signal) not in ASKED_TO_STOP:
         lines = bounded({name: tee.tail.lines() for name, tee in tees.items()}, TAIL_BYTES)
-        session.log_event(TAIL_EVENT, level="error", message=last_words(lines), data=lines)
+        session.log_event(OUTPUT_EVENT, level="error", message=last_words(lines), data=lines)
     close_child_session(session, ended.code, ended.signal)
 
 

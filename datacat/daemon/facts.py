@@ -7,13 +7,13 @@ from datacat.daemon.streams import Source
 from datacat.errors import WireError
 from datacat.wire.layout import SEGMENT_BYTES, Meta
 from datacat.wire.lines import decode
-from datacat.wire.records import Close, Closing, Dropped, Event, Open, Verdict
+from datacat.wire.records import OUTPUT_EVENT, Close, Closing, Dropped, Event, Open, Verdict
 from datacat.wire.routes import OPEN_STATUSES
 
 STOP_EVENT = "daemon_told_to_stop"
 """A daemon that was told to stop together with its app says so; a later one knows that the machine was shut down."""
 # A record of these kinds or names contains one of these texts, however it was encoded; most others do not.
-_SIGNS = (b'"close"', b'"closing"', b'"verdict"', b'"open"', b'"dropped"', STOP_EVENT.encode())
+_SIGNS = (b'"close"', b'"closing"', b'"verdict"', b'"open"', b'"dropped"', STOP_EVENT.encode(), OUTPUT_EVENT.encode())
 
 
 class Facts:
@@ -26,6 +26,8 @@ class Facts:
         self.observed: Closing | None = None
         self.final: Verdict | None = None
         self.told_to_stop = False
+        self.stderr: list[str] = []
+        """The last lines, where a parent has them."""
         self.dropped: dict[str, int] = {}
         self.last_t = 0
         self._folder = folder
@@ -88,6 +90,9 @@ class Facts:
                 self.dropped[reason] = self.dropped.get(reason, 0) + count
         elif isinstance(record, Event) and record.name == STOP_EVENT:
             self.told_to_stop = True
+        elif isinstance(record, Event) and record.name == OUTPUT_EVENT and record.data:
+            lines = record.data.get("stderr")
+            self.stderr = [line for line in lines if isinstance(line, str)] if isinstance(lines, list) else []
 
 
 def _merged(before: Closing | None, after: Closing) -> Closing:

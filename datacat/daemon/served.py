@@ -3,6 +3,9 @@
 import contextlib
 import logging
 import os
+import select
+import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -10,7 +13,7 @@ from typing import Any
 import msgspec
 
 from datacat import host
-from datacat.daemon import dumps, evidence, mend, verdict, watch
+from datacat.daemon import dumps, evidence, lastwords, mend, verdict, watch
 from datacat.daemon.config import Config
 from datacat.daemon.facts import STOP_EVENT, Facts
 from datacat.daemon.streams import Writer, write_whole
@@ -25,6 +28,12 @@ from datacat.wire.records import MAX_RECORD_BYTES, Beat, Dropped, Event, Metric,
 _log = logging.getLogger(__name__)
 
 METRICS_INTERVAL_S = 10.0
+PARENT_PATIENCE_S = 0.5
+"""A parent that reaps its child and writes down its last lines needs some milliseconds."""
+_PARENT_LOOK_S = 0.05
+KILL_SIGNAL = 9
+_CLOCKS_DIFFER_S = 5.0
+"""The clock of the kernel's log may run beside CLOCK_MONOTONIC, and Unix time may have been set."""
 
 
 class Served:
@@ -62,6 +71,7 @@ class Served:
         self.watch = watch.Watch(judged_from_ns=host.awake_ns())
         self.beat = layout.unpack_beat(b"")
         self._oom_counter = Path(meta.oom_counter) if meta.oom_counter else None
+        self._oom_above = oom.above(self._oom_counter)
         self._writer = Writer(folder, stream=stream, segment_bytes=meta.segment_bytes)
         self._dropped = dict(self.facts.dropped)
         self._beat_us = 0
@@ -167,6 +177,8 @@ class Served:
         if self.judged:
             return
         self.facts.scan(all_streams=self.orphan)
+        if self.meta.source == "run" and not self.orphan:
+            self._hear_parent()
         self.read_beat()
         self._note_drops(now_us)
         self.judged = True
@@ -180,11 +192,6 @@ class Served:
             if self.meta.boot_id and self.meta.boot_id != boot_id:
                 rebooted = "reboot" if self.facts.told_to_stop else "power"
         dump = evidence.crash(self.folder)
-        last: dict[str, Any] = {}
-        if dump is not None:
-            last = {"fatal": dump.fatal, "threads": dumps.as_json(dump.threads, most=50, frames=60)}
-        if self.beat.unix_us:
-            last["last_heartbeat_us"] = self.beat.unix_us
         witness = verdict.Witness(
             t_us=now_us,
             close=self.facts.close,
@@ -192,14 +199,54 @@ class Served:
             observed=self.facts.observed,
             exit=seen,
             hung_s=watch.hang_s(self.watch, host.awake_ns()) if self.watch.status == "hung" else None,
-            oom=oom.kills(self._oom_counter) > self.meta.oom_kills,
+            oom=self._killed_for_memory(seen),
             rebooted=rebooted,
             fatal=dump.fatal if dump else "",
             fatal_signal=dump.signal if dump else None,
             frames=tuple(dumps.traceback(dump.frames)) if dump else (),
-            last=last,
         )
+        if verdict.is_crash(witness):
+            witness = self._with_last_words(witness, dump)
         self.write(*verdict.judge(witness))
+
+    def _killed_for_memory(self, seen: Exit | None) -> str:
+        """Say why the kernel killed it for memory; empty when it did not, or ended in another way."""
+        known = seen is not None and seen.known
+        if self.target is None or (known and seen is not None and seen.signal != KILL_SIGNAL):
+            return ""
+        ago_s = time.time() - self.meta.created_us / 1e6 + _CLOCKS_DIFFER_S
+        return oom.evidence(
+            self._oom_counter, self.meta.oom_kills, self._oom_above, self.target.pid, time.monotonic() - ago_s
+        )
+
+    def _with_last_words(self, witness: verdict.Witness, dump: dumps.Dump | None) -> verdict.Witness:
+        """Add what the app was doing, said, and knew."""
+        found: dict[str, Any] = {"fatal": dump.fatal} if dump is not None else {}
+        if self.beat.unix_us:
+            found["last_heartbeat_us"] = self.beat.unix_us
+        words = lastwords.of(self.folder, self.meta, dump.threads if dump else (), self.facts.stderr)
+        frames = witness.frames
+        if not frames and witness.closing is not None and witness.closing.exception_type:
+            frames = words.traceback
+        return witness._replace(last=found | words.members, frames=lastwords.stack(frames))
+
+    def _hear_parent(self) -> None:
+        """Let `datacat run` tell what its program said and how it ended: worth waiting for, but not for long."""
+        deadline = time.monotonic() + PARENT_PATIENCE_S
+        while self.facts.observed is None and (left := deadline - time.monotonic()) > 0:
+            self._pause(min(left, _PARENT_LOOK_S))
+            self.facts.scan(all_streams=False)
+
+    def _pause(self, timeout_s: float) -> None:
+        """Wait until the writer of the journal wakes us, or for so long."""
+        if self.wake_fd < 0 or sys.platform == "win32":
+            threading.Event().wait(timeout_s)
+            return
+        woken = select.poll()
+        woken.register(self.wake_fd, select.POLLIN)
+        if woken.poll(timeout_s * 1000):
+            with contextlib.suppress(OSError):
+                os.read(self.wake_fd, 4096)
 
     def told_to_stop(self, now_us: int) -> None:
         """Note that we were asked to stop while the app lives."""

@@ -6,28 +6,20 @@ end() > an unhandled exception > the exit that a parent or we observed > the int
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from datacat.host import ntstatus
 from datacat.host.process import Exit, signal_name
 from datacat.wire.records import CRASHED_EVENT, Close, Closing, Event, Record, Verdict
 
-NTSTATUS = {
-    0xC0000005: "access violation",
-    0xC000001D: "illegal instruction",
-    0xC0000094: "integer division by zero",
-    0xC00000FD: "stack overflow",
-    0xC0000374: "heap corruption",
-    0xC0000409: "fail-fast exception",
-}
-"""Exit codes of Windows that are no choice of the program. Source: ntstatus.h."""
-NTSTATUS_CTRL_C = 0xC000013A
 _ASKED_TO_STOP = frozenset({"SIGTERM", "SIGINT", "SIGHUP"})
 
 
 class Witness(NamedTuple):
     """What is known of a process that is gone.
 
-    exit is what we saw (None: nothing). hung_s is how long it hung when it died. oom says that the kernel killed for
-    memory in its group. rebooted is power or reboot when the machine went down under it. frames is the stack of a
-    crash, innermost last; fatal the interpreter's last words; last is what else goes into the event's data.
+    exit is what we saw (None: nothing). hung_s is how long it hung when it died. oom says in words that the kernel
+    killed it for memory (empty: it did not). rebooted is power or reboot when the machine went down under it. frames is
+    the stack of a crash, innermost last; fatal the interpreter's last words; last is what else goes into the event's
+    data.
     """
 
     t_us: int
@@ -36,7 +28,7 @@ class Witness(NamedTuple):
     observed: Closing | None = None
     exit: Exit | None = None
     hung_s: float | None = None
-    oom: bool = False
+    oom: str = ""
     rebooted: str = ""
     fatal: str = ""
     fatal_signal: int | None = None
@@ -69,6 +61,11 @@ def judge(seen: Witness) -> list[Record]:
     return [_crash(seen, reason, detail, code, signal), verdict]
 
 
+def is_crash(seen: Witness) -> bool:
+    """Whether judge() will tell of a crash: only then it is worth looking for the last words."""
+    return seen.close is None and not seen.rebooted and _cause(seen, *_exit_of(seen))[0] == "crashed"
+
+
 def _exit_of(seen: Witness) -> tuple[int | None, int | None]:
     if seen.exit is not None and seen.exit.known:
         return seen.exit.code, seen.exit.signal
@@ -92,15 +89,15 @@ def _cause(seen: Witness, code: int | None, signal: int | None) -> tuple[str, st
     if observed and code is not None:
         if code == 0:
             return "ended", "exit_zero", ""
-        if code == NTSTATUS_CTRL_C:
-            return "ended", "terminated", "Ctrl-C or log-off"
-        if code in NTSTATUS:
-            return "crashed", "signal", NTSTATUS[code]
+        if status := ntstatus.status(code):
+            text = f"{status.name}: {status.words}"
+            return ("ended", "terminated", text) if code in ntstatus.ASKED_TO_STOP else ("crashed", "signal", text)
+        shown = ntstatus.signed(code)
         if seen.hung_s is not None and seen.closing is None:
-            return "crashed", "hang", f"exit code {code} after it hung for {seen.hung_s:.0f} s"
-        return "crashed", "exit_code", f"exit code {code}"
+            return "crashed", "hang", f"exit code {shown} after it hung for {seen.hung_s:.0f} s"
+        return "crashed", "exit_code", f"exit code {shown}"
     if seen.closing is None and seen.oom:
-        return "crashed", "oom", "gone after the kernel killed for memory in its group; nobody saw its exit"
+        return "crashed", "oom", f"nobody saw its exit, but {seen.oom}"
     if seen.closing is not None:
         return "ended", "closed", "the interpreter ended; its exit status was not seen"
     if seen.hung_s is not None:
@@ -114,7 +111,7 @@ def _by_signal(seen: Witness, signal: int) -> tuple[str, str, str]:
         return "ended", "terminated", name
     if name == "SIGKILL":
         if seen.oom:
-            return "crashed", "oom", "killed by the kernel: out of memory"
+            return "crashed", "oom", f"killed by the kernel, out of memory: {seen.oom}"
         if seen.hung_s is not None:
             return "crashed", "hang", f"killed after it hung for {seen.hung_s:.0f} s"
         return "crashed", "killed", name
@@ -125,6 +122,8 @@ def _crash(seen: Witness, reason: str, detail: str, code: int | None, signal: in
     data: dict[str, Any] = {"reason": reason, "exit_code": code, "exit_signal": signal}
     if signal is not None:
         data["signal_name"] = signal_name(signal)
+    if code is not None and (status := ntstatus.status(code)):
+        data["ntstatus"] = status.name
     if seen.exit is not None and seen.exit.core:
         data["core_dumped"] = True
     data["detail"] = detail

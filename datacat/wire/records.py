@@ -38,6 +38,8 @@ RECOVERED_EVENT = "application_recovered"
 SUSPENDED_EVENT = "application_suspended"
 RESUMED_EVENT = "application_resumed"
 CRASHED_EVENT = "parent_process_crashed"
+OUTPUT_EVENT = "output_tail"
+"""What a program last wrote, as the parent that ran it has it: data.stdout and data.stderr, lists of lines."""
 
 State: TypeAlias = dict[str, Any]
 """A JSON object without null members (arrays may hold null)."""

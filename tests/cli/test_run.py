@@ -50,6 +50,9 @@ def test_the_exit_code_is_the_programs_and_a_bad_one_keeps_the_end_of_its_output
     assert tail["level"] == "error"
     assert tail["message"] == "no such table"
     assert tail["data"] == {"stdout": [f"out {n}" for n in range(100, 300)], "stderr": ["no such table"]}
+    crash = recorded(cli, "bad", "events", "parent_process_crashed")
+    assert crash["data"]["stderr"] == ["no such table"]
+    assert crash["data"]["last_state"]["command"][0] == PYTHON
 
 
 @pytest.mark.parametrize(

@@ -28,10 +28,10 @@ def signal(number, *, core=False):
         ({"exit": signal(11)}, ("crashed", "signal")),
         ({"exit": signal(6)}, ("crashed", "signal")),
         ({"exit": signal(9)}, ("crashed", "killed")),
-        ({"exit": signal(9), "oom": True}, ("crashed", "oom")),
-        ({"exit": UNKNOWN_EXIT, "oom": True}, ("crashed", "oom")),
-        ({"exit": UNKNOWN_EXIT, "oom": True, "closing": Closing(t=T)}, ("ended", "closed")),
-        ({"exit": code(3), "oom": True}, ("crashed", "exit_code")),
+        ({"exit": signal(9), "oom": "the log names it"}, ("crashed", "oom")),
+        ({"exit": UNKNOWN_EXIT, "oom": "the log names it"}, ("crashed", "oom")),
+        ({"exit": UNKNOWN_EXIT, "oom": "the log names it", "closing": Closing(t=T)}, ("ended", "closed")),
+        ({"exit": code(3), "oom": "the log names it"}, ("crashed", "exit_code")),
         ({"exit": signal(9), "hung_s": 70.0}, ("crashed", "hang")),
         ({"exit": signal(15), "hung_s": 70.0}, ("ended", "terminated")),
         ({"exit": code(1), "hung_s": 70.0}, ("crashed", "hang")),
@@ -51,6 +51,11 @@ def signal(number, *, core=False):
         ({"rebooted": "reboot", "closing": Closing(t=T)}, ("abnormal", "reboot")),
         ({"exit": code(0xC0000005)}, ("crashed", "signal")),
         ({"exit": code(0xC000013A)}, ("ended", "terminated")),
+        ({"exit": code(0xC000026B)}, ("ended", "terminated")),
+        ({"exit": code(0xC0001234)}, ("crashed", "signal")),
+        ({"exit": code(0xE06D7363)}, ("crashed", "signal")),
+        ({"exit": code(0xFFFFFFFF)}, ("crashed", "exit_code")),
+        ({"exit": UNKNOWN_EXIT, "closing": Closing(t=T), "hung_s": 70.0}, ("ended", "closed")),
     ],
 )
 def test_the_first_witness_that_knows_decides(seen, expected):
@@ -98,3 +103,16 @@ def test_the_exception_that_ended_the_app_is_told():
 
 def test_a_hang_that_ends_in_death_counts_its_length():
     assert judge(Witness(t_us=T, exit=signal(9), hung_s=12.5))[-1].hang_s == 12.5
+
+
+@pytest.mark.parametrize(
+    ("number", "detail", "name"),
+    [
+        (0xC0000005, "STATUS_ACCESS_VIOLATION: access violation", "STATUS_ACCESS_VIOLATION"),
+        (0xC0001234, "NTSTATUS 0xC0001234: fatal exception", "NTSTATUS 0xC0001234"),
+        (0xFFFFFFFF, "exit code -1", None),
+    ],
+)
+def test_exit_codes_of_windows_are_told_by_name(number, detail, name):
+    event, verdict = judge(Witness(t_us=T, exit=code(number)))
+    assert (verdict.detail, verdict.exit_code, event.data.get("ntstatus")) == (detail, number, name)

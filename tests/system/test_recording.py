@@ -55,6 +55,8 @@ def test_a_crash_carries_the_exception_that_ended_the_app(box):
     assert (event["exception_type"], event["exception_msg"]) == ("ValueError", "no such page")
     assert event["source_function"] == "open_page"
     assert any("open_page" in line for line in event["stacktrace"])
+    [crash] = [event for event in session["events"] if event["name"] == "parent_process_crashed"]
+    assert crash["stacktrace"] == event["stacktrace"]
     assert "no such page" in session["end_detail"]
 
 
@@ -64,6 +66,10 @@ def test_a_segfault_carries_the_stack_of_the_app(box):
     [crash] = [e for e in box.ended("segfaults")["events"] if e["name"] == "parent_process_crashed"]
 
     assert any("render" in line for line in crash["stacktrace"])
+    (current,) = [thread for thread in crash["data"]["threads"] if thread["current"]]
+    assert [frame["function"] for frame in current["frames"]][-2:] == ["render", "string_at"]
+    assert crash["data"]["last_state"]["document"] == {"pages": 3}
+    assert [event["data"]["n"] for event in crash["data"]["last_events"]] == list(range(50))
 
 
 def test_an_exception_in_a_thread_is_recorded_and_does_not_end_the_session(box):

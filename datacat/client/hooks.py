@@ -14,15 +14,11 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from datacat.client import guard, live
-from datacat.wire import layout
+from datacat.client import guard, live, stacks
+from datacat.wire import hangs, layout
 
 if TYPE_CHECKING:
     from datacat.client.session import Session
-
-_HIGH_FD_BELOW = 1024
-_HIGH_FD_ROOM = 24
-"""An app that closes all descriptors and opens its own file must not get the number that a crash is written to."""
 
 _sessions: list["Session"] = []
 """Sessions that want exceptions, oldest first."""
@@ -43,6 +39,7 @@ def install(session: "Session", *, exceptions: bool, crashes: bool) -> None:
             threading.excepthook = _on_thread_exception
     if crashes:
         _watch_crashes(session)
+        stacks.install(session.journal_folder, hangs.stacks_way(session.meta.settings, os.environ))
     watch_asyncio()
 
 
@@ -52,6 +49,7 @@ def remove(session: "Session") -> None:
         _sessions.remove(session)
     if _fault is not None and _fault[0] is session:
         _stop_crashes()
+    stacks.remove(session.journal_folder)
     if _sessions:
         return
     if sys.excepthook is _on_exception:
@@ -152,7 +150,7 @@ def _watch_crashes(session: "Session") -> None:
     if path is None or _fault is not None or faulthandler.is_enabled():
         return
     with contextlib.suppress(OSError, ValueError):
-        fd = _high_fd(os.open(path / layout.FAULT_FILE, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600))
+        fd = stacks.open_high(path / layout.FAULT_FILE)
         faulthandler.enable(file=fd, all_threads=True)
         _fault = (session, fd)
 
@@ -170,26 +168,12 @@ def _stop_crashes() -> None:
         break
 
 
-def _high_fd(fd: int) -> int:
-    """Return fd moved to a number that apps seldom reach, close-on-exec."""
-    if sys.platform == "win32":
-        return fd
-    import fcntl
-    import resource
-
-    soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    limit = _HIGH_FD_BELOW if soft == resource.RLIM_INFINITY else min(soft, _HIGH_FD_BELOW)
-    try:
-        return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, max(3, limit - _HIGH_FD_ROOM))
-    finally:
-        os.close(fd)
-
-
 def _forget() -> None:
     """In a forked child a crash must not be written to the parent's file; the hooks stay and find no session."""
     global _fault
     fault, _fault = _fault, None
     _sessions.clear()
+    stacks.in_child()
     if fault is not None:
         faulthandler.disable()
         with contextlib.suppress(OSError):

@@ -54,9 +54,9 @@ class Local:
         self._view = memoryview(self._map).cast("q")
         self.slots: Slots = self._view
 
-    def watch(self, timeout_s: float, *, on: bool, paused: bool) -> None:
+    def watch(self, timeout_s: float, *, on: bool, paused: bool, steady: bool) -> None:
         """Write the end of the beat slot; its times stay."""
-        flags = (layout.BEAT_ON if on else 0) | (layout.BEAT_PAUSED if paused else 0)
+        flags = layout.beat_flags(on=on, paused=paused, steady=steady)
         with self._lock:
             if self._map is not None:
                 # Not pack_into: it writes zeros first, and the daemon may look just then.

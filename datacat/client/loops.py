@@ -6,11 +6,10 @@ it is at another instruction, or it waits where programs wait for work. A main t
 of these. What this cannot see is a loop that spins without doing anything; an app that can hang so beats itself.
 
 The thread runs in every mode: until the loop has beaten for the first time it beats in its place, and when beats stop
-it writes the stacks of all threads to the session's stacks file, without any signal.
+it writes the stacks of all threads to the session's stacks file, without any signal. For when it cannot run itself it
+keeps faulthandler's timer armed.
 """
 
-import contextlib
-import faulthandler
 import os
 import sys
 import threading
@@ -20,17 +19,15 @@ from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from datacat import host
-from datacat.client import guard
-from datacat.wire import layout
+from datacat.client import guard, stacks
+from datacat.wire import hangs
+from datacat.wire.layout import Meta
 from datacat.worker import Worker
 
 LONGEST_INTERVAL_S = 1.0
 SHORTEST_INTERVAL_S = 0.05
 BEATS_PER_TIMEOUT = 10
 """A busy machine may cost some beats; all of ten it does not."""
-STACKS_AFTER = 0.5
-"""The stacks of a hang are written when this share of the timeout has passed without a beat."""
-MAX_STACKS_BYTES = 1_000_000
 QT_BINDINGS = ("PySide6", "PyQt6", "PyQt5", "PySide2")
 
 # Where the main thread of a program waits for work, by the file and function of its innermost Python frame.
@@ -54,6 +51,8 @@ _LOCK_WAITS = ("futex",)
 
 class Beating(Protocol):
     """What a monitor needs of a session."""
+
+    meta: Meta
 
     @property
     def journal_folder(self) -> Path | None:
@@ -92,6 +91,12 @@ def interval_s(timeout_s: float) -> float:
     return min(LONGEST_INTERVAL_S, max(SHORTEST_INTERVAL_S, timeout_s / BEATS_PER_TIMEOUT))
 
 
+def stacks_due_s(timeout_s: float, slow_s: float) -> tuple[float, ...]:
+    """Return after how much silence stacks are written: so early that the daemon finds those that it comes for."""
+    ahead_s = interval_s(timeout_s) + 2 * hangs.lead_s(timeout_s)
+    return tuple(max(0.0, point_s - ahead_s) for point_s in hangs.points_s(timeout_s, slow_s))
+
+
 def gets_on(before: Sample, now: Sample) -> bool:
     """Return whether the main thread made progress between two samples, or waits where there is nothing to do."""
     return now.cpu_ns != before.cpu_ns or now.place != before.place or now.idle
@@ -116,12 +121,12 @@ class Monitor:
     def __init__(self, session: Beating, timeout_s: float, *, clock_ns: Callable[[], int] = host.awake_ns) -> None:
         self.loop = "thread"
         self._session = session
-        self._timeout_s = timeout_s
         self._clock_ns = clock_ns
         self._drive: Drive | None = None
         self._loop_has_beaten = False
         self._last_beat_ns = clock_ns()
-        self._stacks_written = False
+        self._due_s = stacks_due_s(timeout_s, hangs.slow_s(session.meta.settings, os.environ))
+        self._written = 0
         self._sample = sample_main()
         self._worker = Worker("heartbeat", interval_s(timeout_s), self.look)
 
@@ -143,6 +148,7 @@ class Monitor:
             except Exception as error:  # a loop that is closed already has no timer any more
                 guard.swallowed(error)
         self._worker.stop()
+        stacks.disarm()
 
     def loop_beat(self) -> None:
         """Beat from the app's loop."""
@@ -154,6 +160,7 @@ class Monitor:
 
         A loop that does not run yet, or not any more, does not beat.
         """
+        stacks.arm(self._session.journal_folder, self._due_s[0], self._clock_ns())
         now = sample_main()
         drive = self._drive
         loop_beats = drive is not None and self._loop_has_beaten and drive.running()
@@ -161,13 +168,14 @@ class Monitor:
             self._beat()
         self._sample = now
         silent_s = (self._clock_ns() - self._last_beat_ns) / 1e9
-        if silent_s > self._timeout_s * STACKS_AFTER and not self._stacks_written:
-            self._stacks_written = True
-            write_stacks(self._session.journal_folder)
+        due = sum(silent_s >= due_s for due_s in self._due_s)
+        if due > self._written:
+            self._written = due
+            stacks.write(self._session.journal_folder)
 
     def _beat(self) -> None:
         self._last_beat_ns = self._clock_ns()
-        self._stacks_written = False
+        self._written = 0
         self._session.heartbeat()
 
 
@@ -188,21 +196,6 @@ def is_input_wait(wchan: str) -> bool:
     "0" means that the thread runs, or that the kernel does not tell.
     """
     return bool(wchan) and wchan != "0" and not wchan.startswith(_LOCK_WAITS)
-
-
-def write_stacks(folder: Path | None) -> None:
-    """Append the stacks of all threads to the session's stacks file."""
-    if folder is None:
-        return
-    path = folder / layout.STACKS_FILE
-    with contextlib.suppress(OSError, ValueError):
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_CLOEXEC", 0), 0o600)
-        try:
-            if os.fstat(fd).st_size < MAX_STACKS_BYTES:
-                os.write(fd, f"# {time.time_ns() // 1000}\n".encode())
-                faulthandler.dump_traceback(fd, all_threads=True)
-        finally:
-            os.close(fd)
 
 
 def _cpu_ns(thread: threading.Thread) -> int:

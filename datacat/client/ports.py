@@ -52,8 +52,8 @@ class Carrier(Protocol):
     slots: Slots
     """The last heartbeat: host.awake_ns() and Unix us."""
 
-    def watch(self, timeout_s: float, *, on: bool, paused: bool) -> None:
-        """Say whether heartbeats are to be judged."""
+    def watch(self, timeout_s: float, *, on: bool, paused: bool, steady: bool) -> None:
+        """Say whether heartbeats are to be judged; steady: they come by themselves."""
 
     def look(self) -> None:
         """See that somebody ships the session, and start somebody when nobody does."""

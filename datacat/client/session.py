@@ -16,7 +16,7 @@ from typing import Any, Self, cast
 import msgspec
 
 from datacat import host
-from datacat.client import guard, hooks, live, repair
+from datacat.client import guard, hooks, live, repair, stacks
 from datacat.client.ports import Carrier, Drops, Sink, fits, texts, wait_acked, with_bounds
 from datacat.client.timing import Timer
 from datacat.wire import records
@@ -238,6 +238,7 @@ class Session:
             with self._lock:
                 if not self._ended and loop is not None:
                     self._monitor = loops.start(self, loop, timeout_s)
+            self._watch(timeout_s, on=True, paused=False)  # now steady, when something beats by itself
         except Exception as error:
             guard.swallowed(error)
 
@@ -359,7 +360,7 @@ class Session:
         try:
             if not self._ended:
                 self._watched = (timeout_s, on, paused)
-                self._carrier.watch(timeout_s, on=on, paused=paused)
+                self._carrier.watch(timeout_s, on=on, paused=paused, steady=self._monitor is not None)
         except Exception as error:
             guard.swallowed(error)
 
@@ -368,6 +369,7 @@ class Session:
             t = _now_ns() // 1000
             self._slots[1] = t
             self._slots[0] = now_ns
+            stacks.beaten(self._watched[0], now_ns)
             if not self._watched[1]:
                 self._watch(self._watched[0], on=True, paused=self._watched[2])
             if not self._looked_us <= t < self._look_at_us:

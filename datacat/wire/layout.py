@@ -53,6 +53,8 @@ increase as Dropped records.
 BEAT_ON = 1
 """The app beats, or asked to be watched."""
 BEAT_PAUSED = 2
+BEAT_STEADY = 4
+"""Beats come at least every second by themselves: silence is a sign long before the timeout."""
 
 
 class Beat(NamedTuple):
@@ -63,6 +65,7 @@ class Beat(NamedTuple):
     timeout_s: float
     on: bool
     paused: bool
+    steady: bool = False
 
 
 class Meta(msgspec.Struct, omit_defaults=True):
@@ -146,8 +149,13 @@ def whole_lines(segment: bytes, start: int) -> bytes:
 
 def pack_beat(beat: Beat) -> bytes:
     """Return the bytes of the beat slot."""
-    flags = (BEAT_ON if beat.on else 0) | (BEAT_PAUSED if beat.paused else 0)
+    flags = beat_flags(on=beat.on, paused=beat.paused, steady=beat.steady)
     return BEAT.pack(beat.awake_ns, beat.unix_us, beat.timeout_s, flags)
+
+
+def beat_flags(*, on: bool, paused: bool, steady: bool) -> int:
+    """Return the last byte of the beat slot."""
+    return (BEAT_ON if on else 0) | (BEAT_PAUSED if paused else 0) | (BEAT_STEADY if steady else 0)
 
 
 def unpack_beat(slot: bytes) -> Beat:
@@ -155,7 +163,8 @@ def unpack_beat(slot: bytes) -> Beat:
     if len(slot) < BEAT.size:
         return Beat(0, 0, 0.0, on=False, paused=False)
     awake_ns, unix_us, timeout_s, flags = BEAT.unpack_from(slot)
-    return Beat(awake_ns, unix_us, timeout_s, on=bool(flags & BEAT_ON), paused=bool(flags & BEAT_PAUSED))
+    on, paused, steady = (bool(flags & bit) for bit in (BEAT_ON, BEAT_PAUSED, BEAT_STEADY))
+    return Beat(awake_ns, unix_us, timeout_s, on, paused, steady)
 
 
 def pack_dropped(totals: dict[str, int]) -> bytes:

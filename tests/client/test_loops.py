@@ -11,10 +11,12 @@ from helpers import eventually
 from datacat.client import loops
 from datacat.client.loops import Drive, Monitor, Sample
 from datacat.wire import layout
+from datacat.wire.layout import Meta
 
 
 class Beating:
     def __init__(self, folder=None):
+        self.meta = Meta("id", "p", "1", "s", 0)
         self.journal_folder = folder
         self.beats = 0
 
@@ -109,23 +111,36 @@ def test_until_its_loop_beats_and_after_its_loop_has_ended_the_thread_beats_in_i
     assert app.beats == 3
 
 
-def test_the_stacks_of_a_hang_are_written_once_for_each_hang(samples, tmp_path):
-    now = [0]
-    monitor = Monitor(Beating(tmp_path), 10.0, clock_ns=lambda: now[0])
-    now[0] = 4_000_000_000
-    monitor.look()
-    assert not (tmp_path / layout.STACKS_FILE).exists()
-    now[0] = 6_000_000_000
-    monitor.look()
-    monitor.look()
-    text = (tmp_path / layout.STACKS_FILE).read_text()
-    assert text.count("most recent call first") >= 1
-    assert text.count("# ") == 1
-    assert "test_the_stacks_of_a_hang" in text
+@pytest.mark.parametrize(
+    ("timeout_s", "slow_s", "due_s"),
+    [
+        (60, 5, (3.8, 56.8, 57.8, 58.8)),
+        (60, 0, (56.8, 57.8, 58.8)),
+        (2, 5, (0.6, 1.1, 1.6)),
+        (0.1, 5, (0, 0.015, 0.04)),
+    ],
+)
+def test_stacks_are_written_before_the_daemon_comes_for_them(timeout_s, slow_s, due_s):
+    assert loops.stacks_due_s(timeout_s, slow_s) == pytest.approx(due_s)
+
+
+def test_the_stacks_of_a_hang_are_written_when_they_are_due_and_for_the_next_hang_again(samples, tmp_path, monkeypatch):
+    now, written, armed = [0], [], []
+    monkeypatch.setattr(loops.stacks, "write", written.append)
+    monkeypatch.setattr(loops.stacks, "arm", lambda *args: armed.append(args))
+    monitor = Monitor(Beating(tmp_path), 60.0, clock_ns=lambda: now[0])
+
+    def silent(seconds):
+        now[0] = int(seconds * 1e9)
+        monitor.look()
+        return len(written)
+
+    assert [silent(s) for s in (1, 3.7, 3.9, 50, 56.9, 57, 57.9, 58.9, 59.9, 100)] == [0, 0, 1, 1, 2, 2, 3, 4, 4, 4]
+    assert set(written) == {tmp_path}
     monitor.loop_beat()
-    now[0] = 20_000_000_000
-    monitor.look()
-    assert (tmp_path / layout.STACKS_FILE).read_text().count("# ") == 2
+    assert silent(104) == 5
+    assert armed[0] == (tmp_path, 3.8, 1_000_000_000)
+    assert len(armed) == 11
 
 
 def test_a_main_thread_that_waits_for_work_beats(session):
@@ -149,7 +164,8 @@ def test_a_main_thread_that_is_deadlocked_does_not_beat_and_says_where(tmp_path)
             started = time.monotonic_ns()
             threading.Event().wait(1.5)
             beat = layout.unpack_beat((session.journal_folder / "beat").read_bytes())
-            print(beat.awake_ns < started + 600_000_000, "deadlock" in (session.journal_folder / "stacks").read_text())
+            stacks = (session.journal_folder / "stacks").read_text()
+            print(beat.awake_ns < started + 600_000_000, "deadlock" in stacks, stacks.count("# at "), stacks.count("Timeout"))
             lock.release()
         def deadlock():
             lock.acquire()
@@ -158,7 +174,7 @@ def test_a_main_thread_that_is_deadlocked_does_not_beat_and_says_where(tmp_path)
         """,
         tmp_path,
     )
-    assert app.stdout == "True True\n", app.stderr
+    assert app.stdout == "True True 3 0\n", app.stderr
 
 
 def test_a_busy_main_thread_beats(session):

@@ -1,0 +1,221 @@
+"""The stacks that an app writes about itself: by its thread, by the timer, by a signal; and what they leave alone."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+from client_helpers import app_environ, run_app, sessions
+from helpers import eventually
+
+import datacat
+from datacat.client import stacks
+from datacat.wire import hangs, layout
+
+START = """
+import ctypes, os, signal, sys, threading, time
+import datacat
+session = datacat.create_session(
+    product="p", version="1", state_dir=os.environ["STATE"], settings={"hang_stacks": os.environ.get("WAY", "auto")}
+)
+"""
+
+
+def stacks_of(state_dir):
+    (folder,) = sessions(state_dir)
+    return (folder / layout.STACKS_FILE).read_text()
+
+
+@pytest.fixture
+def app(tmp_path):
+    """Start an app that goes on until it is killed; it says when it is there."""
+    started = []
+
+    def start(code, **environ):
+        code = START + textwrap.dedent(code)
+        process = subprocess.Popen(
+            [sys.executable, "-c", code], env=app_environ(tmp_path, environ), stdout=subprocess.PIPE, text=True
+        )
+        started.append(process)
+        assert process.stdout.readline() == "there\n"
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize(
+    "wait",
+    ["while True: pass", "time.sleep(60)", "threading.Lock().acquire() and ctypes.PyDLL(None).usleep(20000000)"],
+)
+def test_the_signal_of_the_first_line_makes_an_app_write_its_stacks(app, tmp_path, wait):
+    process = app(f"def stuck():\n    print('there', flush=True)\n    {wait}\nstuck()")
+    handle = hangs.handle_of(stacks_of(tmp_path))
+    assert handle.signal == signal.SIGURG
+    assert handle.fd >= 900
+    os.kill(process.pid, handle.signal)
+    text = eventually(lambda: (text := stacks_of(tmp_path)) and "in stuck" in text and text)
+    assert hangs.handle_of(text) == handle
+    assert process.poll() is None
+
+
+def test_a_handler_of_the_apps_own_still_runs(app, tmp_path):
+    process = app(
+        """
+        session.end()
+        signal.signal(signal.SIGURG, lambda *_: print("mine", flush=True))
+        session = datacat.create_session(product="p", version="1", state_dir=os.environ["STATE"])
+        print("there", flush=True)
+        while True: time.sleep(0.01)
+        """
+    )
+    os.kill(process.pid, signal.SIGURG)
+    assert process.stdout.readline() == "mine\n"
+    assert any("most recent call first" in (folder / "stacks").read_text() for folder in sessions(tmp_path))
+
+
+def test_switched_off_there_is_no_file_and_no_handler(app, tmp_path):
+    process = app("session.start_heartbeat_monitor(timeout=0.2)\nprint('there', flush=True)\ntime.sleep(60)", WAY="off")
+    (folder,) = sessions(tmp_path)
+    assert not (folder / layout.STACKS_FILE).exists()
+    status = Path(f"/proc/{process.pid}/status").read_text()
+    caught = next(line for line in status.splitlines() if line.startswith("SigCgt"))
+    assert not int(caught.split()[1], 16) >> (signal.SIGURG - 1) & 1
+
+
+def test_while_c_code_keeps_the_interpreters_lock_the_timer_writes(app, tmp_path):
+    app(
+        """
+        session.start_heartbeat_monitor(timeout=1)
+        def stuck():
+            print("there", flush=True)
+            ctypes.PyDLL(None).usleep(20000000)
+        stuck()
+        """
+    )
+    text = eventually(lambda: (text := stacks_of(tmp_path)) and "in stuck" in text and text)
+    assert "Timeout (0:00:00." in text
+    assert hangs.AT_LINE not in text
+
+
+def test_where_no_signal_is_wanted_beats_arm_the_timer(app, tmp_path):
+    app(
+        """
+        session.start_heartbeat_monitor(timeout=1, loop=None)
+        def stuck():
+            print("there", flush=True)
+            time.sleep(60)
+        stuck()
+        """,
+        WAY="timer",
+    )
+    assert "in stuck" in eventually(lambda: (text := stacks_of(tmp_path)) and "Timeout" in text and text)
+    assert hangs.handle_of(stacks_of(tmp_path)) is None
+
+
+def test_without_heartbeats_there_is_no_timer_and_no_thread(tmp_path):
+    app = run_app(START + "print(len(os.listdir('/proc/self/task')), threading.active_count())", tmp_path)
+    assert app.stdout == "1 1\n", app.stderr
+
+
+def test_a_child_that_is_forked_while_the_timer_is_armed_ends_and_writes_nothing(tmp_path):
+    app = run_app(
+        START
+        + """
+import warnings; warnings.simplefilter("ignore")
+session.start_heartbeat_monitor(timeout=30)
+from datacat.client import alarm
+for number in range(5):
+    while not alarm._armed_ns: time.sleep(0.01)
+    if not (pid := os.fork()):
+        os.kill(os.getpid(), signal.SIGURG)
+        sys.exit(number)
+    print(os.waitpid(pid, 0)[1] >> 8, end=" ", flush=True)
+    alarm._armed_ns = 0
+    session._monitor.look()
+""",
+        tmp_path,
+    )
+    assert app.stdout == "0 1 2 3 4 ", app.stderr
+    assert "most recent call" not in stacks_of(tmp_path)
+
+
+def test_an_app_that_uses_the_timer_itself_keeps_it(tmp_path):
+    app = run_app(
+        START
+        + """
+import faulthandler
+session.start_heartbeat_monitor(timeout=10)
+from datacat.client import alarm
+while not alarm._armed_ns: time.sleep(0.01)
+mine = open(os.environ["STATE"] + "/mine", "w")
+faulthandler.dump_traceback_later(0.3, file=mine)
+for _ in range(6):
+    session._monitor.look(); time.sleep(0.1)
+faulthandler.cancel_dump_traceback_later()
+alarm._armed_ns = 0
+session._monitor.look()
+print("Timeout" in open(os.environ["STATE"] + "/mine").read(), alarm._armed_ns > 0)
+session.end()
+print(faulthandler.dump_traceback_later.__module__)
+""",
+        tmp_path,
+    )
+    assert app.stdout == "True True\nfaulthandler\n", app.stderr
+
+
+def test_with_a_hundred_threads_and_more_the_main_one_is_there_and_every_name(tmp_path):
+    app = run_app(
+        START
+        + """
+end = threading.Event()
+for number in range(120): threading.Thread(target=end.wait, name=f"worker {number}", daemon=True).start()
+from datacat.client import stacks
+def main_stuck(): stacks.write(session.journal_folder)
+main_stuck()
+end.set()
+""",
+        tmp_path,
+    )
+    assert app.returncode == 0, app.stderr
+    text = stacks_of(tmp_path)
+    assert "in main_stuck" in text
+    assert text.count("# thread") == 121
+    assert text.count("worker") == 120
+
+
+def test_a_second_session_shares_the_file_and_keeps_it_when_the_first_ends(tmp_path):
+    one, two = (datacat.create_session(product="p", version="1", state_dir=tmp_path) for _ in "ab")
+    one.end()
+    stacks.write(two.journal_folder)
+    text = (two.journal_folder / layout.STACKS_FILE).read_text()
+    assert "test_a_second_session" in text
+    assert hangs.handle_of(text) is not None
+    two.end()
+    assert stacks._file is None
+    assert signal.getsignal(signal.SIGURG) == signal.SIG_DFL
+
+
+def test_a_file_of_the_apps_own_at_our_number_is_left_alone(session, tmp_path):
+    (tmp_path / "mine").touch()
+    fd = os.open(tmp_path / "mine", os.O_WRONLY)
+    ours = os.dup(stacks._file.fd)
+    os.dup2(fd, stacks._file.fd)
+    try:
+        stacks.write(session.journal_folder)
+        assert (tmp_path / "mine").read_bytes() == b""
+    finally:
+        os.dup2(ours, stacks._file.fd)
+        os.close(ours)
+        os.close(fd)
+
+
+def test_a_full_file_is_not_written_any_more(session):
+    os.truncate(session.journal_folder / layout.STACKS_FILE, stacks.MAX_BYTES)
+    stacks.write(session.journal_folder)
+    assert (session.journal_folder / layout.STACKS_FILE).stat().st_size == stacks.MAX_BYTES

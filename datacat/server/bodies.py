@@ -24,6 +24,16 @@ def read(environ: dict[str, Any], limit: int = MAX_BATCH_BYTES) -> bytes:
     Raises: Refusal 413 when it has more than limit bytes, before or after decompression; 415 for an encoding that is
     not gzip, zstd or identity; 400 when it is shorter than announced or not what its encoding says.
     """
+    return decompress(receive(environ, limit), encoding_of(environ), limit)
+
+
+def encoding_of(environ: dict[str, Any]) -> str:
+    """Return the content encoding of a WSGI request's body, in lower case."""
+    return str(environ.get("HTTP_CONTENT_ENCODING", "")).strip().lower()
+
+
+def receive(environ: dict[str, Any], limit: int = MAX_BATCH_BYTES) -> bytes:
+    """Return the whole body of a WSGI request as it travels. Raises: as read(), but for what its encoding says."""
     travels = min(MAX_REQUEST_BYTES, limit + 64 * 1024)
     source = environ["wsgi.input"]
     if environ.get("wsgi.input_terminated"):
@@ -35,7 +45,7 @@ def read(environ: dict[str, Any], limit: int = MAX_BATCH_BYTES) -> bytes:
         body = source.read(length) if length else b""
         if len(body) < length:
             raise Refusal(400, f"the body has {len(body)} bytes, Content-Length says {length}")
-    return decompress(body, environ.get("HTTP_CONTENT_ENCODING", ""), limit)
+    return body
 
 
 def decompress(body: bytes, encoding: str, limit: int) -> bytes:

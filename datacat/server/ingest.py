@@ -10,16 +10,16 @@ from typing import Any, TypeAlias
 
 from datacat.errors import DatacatError, Deleted, NotFound, WireError
 from datacat.server import bodies, judge
-from datacat.server.fit import fit, mend
+from datacat.server.checking import checked
 from datacat.server.gate import Gate
 from datacat.server.leases import Leases
 from datacat.server.own import OwnStream, line_of
 from datacat.server.problems import Refusal, problem, problem_of
 from datacat.server.router import Answer, Request, as_answer, as_json, encoded, failed, query_of
 from datacat.store import Batch, Head
-from datacat.wire import ids, lines, routes
-from datacat.wire.lines import Line
-from datacat.wire.records import MAX_BATCH_BYTES, MAX_DEPTH, depth_of
+from datacat.wire import ids, routes
+from datacat.wire.lines import Packed
+from datacat.wire.records import MAX_BATCH_BYTES
 
 StartResponse: TypeAlias = Callable[[str, list[tuple[str, str]]], object]
 
@@ -28,8 +28,6 @@ DAEMON_HEADER = "HTTP_DATACAT_DAEMON"
 """A batch with the header Datacat-Daemon renews the lease of that daemon."""
 _PARAMETERS = ("stream", "from", "to", "crc", "end_crc")
 _TYPES = frozenset({"", routes.NDJSON, "application/ndjson", "application/octet-stream"})
-_MAX_NAMED = 20
-"""So many bad lines of a batch are named in the answer."""
 _MAX_OFFSET = 2**63
 
 
@@ -96,7 +94,7 @@ class Ingest:
             return self._stored(known.acked)
         batch = Batch(
             stream,
-            _records(bodies.read(request.environ, MAX_BATCH_BYTES)),
+            _records(request.environ),
             start,
             end,
             _optional_number(request, "crc"),
@@ -138,37 +136,11 @@ class Ingest:
         return as_answer(told._replace(members={**told.members, **members}))
 
 
-def _records(body: bytes) -> list[Line]:
-    """Return the lines of a batch within the limits. Raises: Refusal 422 that names each line that is no record."""
-    good, refused = lines.decode_lines(body)
-    if not refused:
-        return [mend(line) for line in good]
-    mended: list[Line] = []
-    errors: list[dict[str, str]] = []
-    for index, raw in enumerate(raw for raw in body.split(b"\n") if raw):
-        try:
-            mended.append(_line(raw))
-        except WireError as error:
-            errors.append({"pointer": f"/{index}{error.pointer}", "detail": str(error)})
-    if errors:
-        raise Refusal(
-            422,
-            f"{len(errors)} of {len(errors) + len(mended)} lines are no records; nothing was stored",
-            hint="leave them out or repair them",
-            errors=errors[:_MAX_NAMED],
-        )
-    return mended
-
-
-def _line(raw: bytes) -> Line:
-    """Return a line within the limits, also one that is nested too deeply. Raises: WireError."""
-    try:
-        return mend(Line(lines.decode(raw), raw))
-    except WireError:
-        members = lines.decode_object(raw)
-        if depth_of(members) <= MAX_DEPTH:
-            raise
-        return fit(members)
+def _records(environ: dict[str, Any]) -> Packed:
+    """Return the lines of the body. Raises: Refusal."""
+    body = bodies.receive(environ, MAX_BATCH_BYTES)
+    encoding = bodies.encoding_of(environ)
+    return checked(bodies.decompress(body, encoding, MAX_BATCH_BYTES), body if encoding == "zstd" else None)
 
 
 def _stream(request: Request) -> str:

@@ -4,7 +4,7 @@ Every change is an append of records to one stream of one session, also the serv
 fold. A store keeps for each session a head (fold.Head), the whole state, and the records as they came.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -28,7 +28,7 @@ class Batch:
     """
 
     stream: str
-    lines: list[Line]
+    lines: Sequence[Line]
     start: int | None = None
     end: int = 0
     crc: int | None = None

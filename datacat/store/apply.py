@@ -1,13 +1,13 @@
 """Decide what one batch does to one session: continue its stream or refuse it, fold it, roll it up. Pure."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from datacat.errors import Mismatch, NotFound
 from datacat.store import Batch
 from datacat.store.fold import Head, Stream, fold, new_head, opening, touch_state
 from datacat.store.rollup import Rollup, roll_up
-from datacat.wire.lines import Line
+from datacat.wire.lines import Line, raws_of, records_of
 
 
 class Applied(NamedTuple):
@@ -16,7 +16,7 @@ class Applied(NamedTuple):
     head: Head
     state: dict[str, Any]
     state_changed: bool
-    lines: list[Line]
+    lines: Sequence[Line]
     start: int
     end: int
     rollup: Rollup
@@ -34,7 +34,7 @@ def apply(
     head is None for a session that does not exist yet. load_state is called only when a record needs the state.
     Raises: NotFound when the session neither exists nor opens; Mismatch.
     """
-    records = [line.record for line in batch.lines]
+    records = records_of(batch.lines)
     loaded: dict[str, Any] = {}
     if head is None:
         first = opening(records[0]) if records else None
@@ -45,7 +45,7 @@ def apply(
         loaded = load_state()
     stream = head.streams.get(batch.stream) or Stream(0)
     if batch.start is None:
-        start, end = stream.acked, stream.acked + sum(len(line.raw) + 1 for line in batch.lines)
+        start, end = stream.acked, stream.acked + sum(len(raw) + 1 for raw in raws_of(batch.lines))
     else:
         start, end = batch.start, batch.end
     if end <= stream.acked:

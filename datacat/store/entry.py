@@ -4,7 +4,8 @@
     sizes     front length u32, CRC-32 of the front u32, state length u32 (big endian)
     front     JSON: the struct Front
     state     the whole state as JSON in one zstd frame, when the batch changed it; else no bytes
-    body      the records as NDJSON (no newline at the end) in one zstd frame; no bytes when none left a trace
+    body      the records as NDJSON in one zstd frame that tells its size, with or without a newline behind the last
+              one; no bytes when none left a trace
 
 The key of an entry is "<session id>/<rev>". rev counts the entries of a session from 1, so keys never repeat.
 """
@@ -12,6 +13,7 @@ The key of an entry is "<session id>/<rev>". rev counts the entries of a session
 import struct
 import threading
 import zlib
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -21,6 +23,7 @@ from datacat.errors import StoreError
 from datacat.store.chunks import Chunk
 from datacat.store.fold import Head
 from datacat.store.rollup import Rollup, from_rows, to_rows
+from datacat.wire.lines import Line, Packed, raws_of
 
 _LEVEL = 1
 """Of zstd: about 90 ns for a record of 180 bytes at a quarter of its size; higher levels cost more than disk does."""
@@ -98,6 +101,13 @@ def squeeze(data: bytes) -> bytes:
     return compressed
 
 
+def body_of(some: Sequence[Line]) -> bytes:
+    """Return the body of an entry with these lines: the frame that they came in, or one that is made now."""
+    if isinstance(some, Packed) and some.frame is not None:
+        return some.frame
+    return squeeze(b"\n".join(raws_of(some)))
+
+
 def open_front(payload: bytes | memoryview) -> Opened | None:
     """Return the front of a payload, or of its beginning; None when the beginning is too short.
 
@@ -137,7 +147,7 @@ def lines_of(payload: bytes) -> list[bytes]:
     """Return the records of an entry, one JSON text each, in order."""
     size, _, state_bytes = _SIZES.unpack_from(payload)
     body = payload[_SIZES.size + size + state_bytes :]
-    return _expand(body).split(b"\n") if body else []
+    return _expand(body).removesuffix(b"\n").split(b"\n") if body else []
 
 
 def state_of(payload: bytes) -> tuple[dict[str, Any], int]:

@@ -15,6 +15,7 @@ from datacat.store.heads import Heads
 from datacat.store.history import passes
 from datacat.store.rollup import Rollup, RollupQuery, Rollups, collect
 from datacat.store.rows import read_rows
+from datacat.wire.lines import raws_of
 
 
 class _Session:
@@ -60,7 +61,7 @@ class MemoryStore:
                 session.state = applied.state
             if applied.lines:
                 chunk = describe(session.rev, batch.stream, applied.start, applied.end, applied.lines)
-                session.bodies[session.rev] = [line.raw for line in applied.lines]
+                session.bodies[session.rev] = list(raws_of(applied.lines))
                 session.chunks.append(chunk)
                 session.rollups.append(applied.rollup)
                 self._records += len(applied.lines)

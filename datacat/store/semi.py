@@ -211,7 +211,7 @@ class SemiStore:
         payload = entry.pack(
             entry.front_of(applied.head, rev, chunk, chunks, applied.rollup),
             entry.squeeze(state),
-            entry.squeeze(b"\n".join([line.raw for line in applied.lines])),
+            entry.body_of(applied.lines),
         )
         shown = partial(self._show, session, applied.head, rev, chunk, has_state=bool(state))
         ticket, number = self._segments.write(entry.key_of(session_id, rev), payload, shown)

@@ -1,6 +1,7 @@
 """Records <-> NDJSON: one JSON object a line. A torn last line is reported, never fatal."""
 
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple, overload
 
 import msgspec
 
@@ -20,11 +21,53 @@ class Line(NamedTuple):
     raw: bytes
 
 
+class Packed(Sequence[Line]):
+    """The lines of one NDJSON body, held as columns: a line is made when somebody asks for it.
+
+    frame is the body as it came, one whole zstd frame of the raws with a newline behind each; None when there is none
+    that says exactly this. A store may keep it instead of compressing the lines again. Immutable.
+    """
+
+    __slots__ = ("frame", "raws", "records")
+
+    def __init__(self, records: list[Record], raws: list[bytes], frame: bytes | None = None) -> None:
+        self.records = records
+        self.raws = raws
+        self.frame = frame
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    @overload
+    def __getitem__(self, index: int) -> Line: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Line]: ...
+
+    def __getitem__(self, index: int | slice) -> Line | list[Line]:
+        if isinstance(index, slice):
+            return list(map(Line, self.records[index], self.raws[index]))
+        return Line(self.records[index], self.raws[index])
+
+    def __iter__(self) -> Iterator[Line]:
+        return map(Line, self.records, self.raws)
+
+
 class Refused(NamedTuple):
     """A line that is no record: its bytes and what is wrong with it."""
 
     raw: bytes
     error: WireError
+
+
+def records_of(some: Iterable[Line]) -> list[Record]:
+    """Return the records of lines; not to be changed."""
+    return some.records if isinstance(some, Packed) else [line.record for line in some]
+
+
+def raws_of(some: Iterable[Line]) -> list[bytes]:
+    """Return the bytes of lines; not to be changed."""
+    return some.raws if isinstance(some, Packed) else [line.raw for line in some]
 
 
 def encode(record: Record) -> bytes:

@@ -186,6 +186,7 @@ def collect_libraries(lib: Path, arch: str, scratch: Path) -> None:
     # A copy: the build leaves folders behind, and packs what it finds in older ones.
     tree = scratch / "tree"
     shutil.copytree(CHECKOUT / "datacat", tree / "datacat", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(CHECKOUT / "packaging/web", tree / "packaging/web", ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(CHECKOUT / name, tree)
     pip(*wheel, "--no-index", tree, PYTHONPATH=str(tools))

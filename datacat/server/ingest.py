@@ -26,7 +26,7 @@ StartResponse: TypeAlias = Callable[[str, list[tuple[str, str]]], object]
 PATH = re.compile(r"/api/sessions/([^/]+)/(batches|acked)")
 DAEMON_HEADER = "HTTP_DATACAT_DAEMON"
 """A batch with the header Datacat-Daemon renews the lease of that daemon."""
-_PARAMETERS = ("stream", "from", "to", "crc", "end_crc")
+_PARAMETERS = ("stream", "from", "to", "crc", "end_crc", "records", "pending")
 _TYPES = frozenset({"", routes.NDJSON, "application/ndjson", "application/octet-stream"})
 _MAX_OFFSET = 2**63
 
@@ -99,6 +99,8 @@ class Ingest:
             end,
             _optional_number(request, "crc"),
             _optional_number(request, "end_crc"),
+            _optional_number(request, "records"),
+            _optional_number(request, "pending") or 0,
         )
         after = self._store.append(session_id, batch, received_us=self._own.clock_us())
         if before and before.by == "server" and before.status in ("hung", "suspended", "abnormal"):

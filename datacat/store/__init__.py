@@ -24,7 +24,8 @@ class Batch:
 
     start None means: wherever the stream ends now; end is ignored then and the stream grows by the bytes of its lines
     (for records that the server itself writes, or takes from its simple endpoints). crc is compared with the end_crc of
-    the batch before when both are given. open is true for the batch that may create the session.
+    the batch before when both are given. records is how many records of the journal the lines stand for (None: as many
+    as there are lines), pending how many follow them there; both are for the ledger.
     """
 
     stream: str
@@ -33,6 +34,8 @@ class Batch:
     end: int = 0
     crc: int | None = None
     end_crc: int | None = None
+    records: int | None = None
+    pending: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,8 @@ from typing import Any, NamedTuple
 
 from datacat.errors import Mismatch, NotFound
 from datacat.store import Batch
-from datacat.store.fold import Head, Stream, fold, new_head, opening, touch_state
+from datacat.store.fold import Head, fold, new_head, opening, touch_state
+from datacat.store.ledger import Stream
 from datacat.store.rollup import Rollup, roll_up
 from datacat.wire.lines import Line, raws_of, records_of
 
@@ -64,7 +65,7 @@ def apply(
         )
     folded = fold(head, loaded, records)
     after = folded.head
-    after.streams = {**head.streams, batch.stream: Stream(end, batch.end_crc)}
+    after.streams = {**head.streams, batch.stream: _moved(stream, batch, end)}
     after.last_seen = max(head.last_seen, received_us)
     lines = batch.lines
     if folded.untraced:
@@ -72,3 +73,12 @@ def apply(
     # What leaves no trace has no part in a roll-up: it is no event and no metric.
     rollup = roll_up(records, folded.transitions)
     return Applied(after, folded.state, folded.state_changed, lines, start, end, rollup)
+
+
+def _moved(stream: Stream, batch: Batch, end: int) -> Stream:
+    """Return the stream behind a batch. What the server itself writes came on no way, and is in no ledger."""
+    if batch.start is None:
+        return Stream(end, batch.end_crc)
+    shipped = len(batch.lines)
+    records = shipped if batch.records is None else batch.records
+    return Stream(end, batch.end_crc, stream.records + records, stream.shipped + shipped, batch.pending)

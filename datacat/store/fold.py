@@ -8,6 +8,7 @@ import msgspec
 
 from datacat.store import episodes, groups
 from datacat.store.episodes import Crash, Hang, Suspension
+from datacat.store.ledger import Stream, ledger
 from datacat.wire import records as wire
 from datacat.wire.routes import OPEN_STATUSES, STATUS_CODES
 from datacat.wire.state import effective, merge, same
@@ -24,21 +25,15 @@ _LATEST_US = 253_402_300_799_999_999
 _STATEFUL = frozenset({wire.StatePatch, wire.Open, wire.Gap})
 
 
-class Stream(msgspec.Struct, omit_defaults=True):
-    """How far a stream is acknowledged: its offset, and the CRC-32 of the bytes before it when it was told."""
-
-    acked: int
-    end_crc: int | None = None
-
-
 class Head(msgspec.Struct, omit_defaults=True):
     """Everything about a session but its state and records. Times are Unix us (0: never).
 
     by is who made the last verdict: app, daemon or server; a later verdict of a lesser judge does not change an end.
     last_seen is when the server last got anything. last_heartbeat is the app's own time. counts has events, metrics,
-    states, errors, exceptions; dropped counts records that the client or daemon could not keep, by reason. hangs,
-    suspensions and crash are what episodes.py keeps of the past; crash may be known before the verdict and counts only
-    when the status is crashed. A Head that a store returned is never changed again; the next batch makes a new one.
+    states, errors, exceptions, gaps and lost_bytes (what the gaps tell); dropped counts records that the client or
+    daemon could not keep, by reason. hangs, suspensions and crash are what episodes.py keeps of the past; crash may be
+    known before the verdict and counts only when the status is crashed. A Head that a store returned is never changed
+    again; the next batch makes a new one.
     """
 
     id: str
@@ -152,7 +147,7 @@ def fold(head: Head, state: dict[str, Any], records: Iterable[wire.Record]) -> F
     fresh = not head.updated_at
     head = copy.copy(head)
     head.dropped = dict(head.dropped)
-    events = errors = exceptions = metrics = states = 0
+    events = errors = exceptions = metrics = states = gaps = lost_bytes = 0
     stacks: dict[int, groups.Group] = {}
     records = list(records)
     untraced: set[int] = set()
@@ -197,6 +192,9 @@ def fold(head: Head, state: dict[str, Any], records: Iterable[wire.Record]) -> F
             guessed = False
             continue
         elif isinstance(record, (wire.Open, wire.Gap)):
+            if isinstance(record, wire.Gap):
+                gaps += 1
+                lost_bytes += max(0, record.lost_bytes)
             _open(head, record, transitions, fresh=fresh)
             state = next_state(state, record, fresh=fresh)
             fresh = False
@@ -220,7 +218,7 @@ def fold(head: Head, state: dict[str, Any], records: Iterable[wire.Record]) -> F
         head.crash = episodes.crash_by_verdict(head.product, head.end_reason, head.exit_code, head.exit_signal)
     head.updated_at = max([head.updated_at, *[record.t for record in records]])
     counts = {"events": events, "errors": errors, "exceptions": exceptions, "metrics": metrics, "states": states}
-    head.counts = _add(head.counts, counts)
+    head.counts = _add(head.counts, {**counts, "gaps": gaps, "lost_bytes": lost_bytes})
     return Folded(head, state, state is not before, untraced, transitions)
 
 
@@ -269,6 +267,7 @@ def public(head: Head) -> dict[str, Any]:
         "streams": {name: stream.acked for name, stream in head.streams.items()},
         "counts": {
             **{name: head.counts.get(name, 0) for name in ("events", "metrics", "states", "errors")},
+            **ledger(head.streams, head.counts),
             "dropped": dict(head.dropped),
         },
     }

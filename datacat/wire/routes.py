@@ -31,10 +31,23 @@ def session_path(session_id: str, tail: str = "") -> str:
     return f"{SESSIONS}/{session_id}/{tail}" if tail else f"{SESSIONS}/{session_id}"
 
 
-def batches_path(session_id: str, stream: str, start: int, end: int, crc: int, end_crc: int) -> str:
+def batches_path(
+    session_id: str,
+    stream: str,
+    start: int,
+    end: int,
+    crc: int | None,
+    end_crc: int | None,
+    *,
+    records: int | None = None,
+    pending: int = 0,
+) -> str:
     """Return the path that ships bytes start to end of a stream.
 
     crc and end_crc are the CRC-32 of the up to 4 KiB of the stream before start and before end; the server compares crc
-    with the end_crc that it stored with the batch before.
+    with the end_crc that it stored with the batch before; None: not known. records is how many records of the journal
+    the batch stands for, pending how many are written behind them.
     """
-    return session_path(session_id, f"batches?stream={stream}&from={start}&to={end}&crc={crc}&end_crc={end_crc}")
+    given = {"crc": crc, "end_crc": end_crc, "records": records, "pending": pending or None}
+    query = "".join(f"&{name}={value}" for name, value in given.items() if value is not None)
+    return session_path(session_id, f"batches?stream={stream}&from={start}&to={end}{query}")

@@ -31,9 +31,19 @@ def encode(*records):
 
 
 def ship(
-    server, start, end, *records, stream="app", body=None, session_id=SESSION, crc=None, end_crc=None, headers=None
+    server,
+    start,
+    end,
+    *records,
+    stream="app",
+    body=None,
+    session_id=SESSION,
+    crc=None,
+    end_crc=None,
+    headers=None,
+    query="",
 ):
-    path = f"/api/sessions/{session_id}/batches?stream={stream}&from={start}&to={end}"
+    path = f"/api/sessions/{session_id}/batches?stream={stream}&from={start}&to={end}{query}"
     path += f"&crc={crc}" if crc is not None else ""
     path += f"&end_crc={end_crc}" if end_crc is not None else ""
     body = encode(*records) if body is None else body
@@ -54,6 +64,25 @@ def test_a_batch_that_continues_its_stream_is_stored(server):
     assert (answer.status, answer.json) == (200, {"acked": 250, "boot": "b00t"})
     assert names(server) == ["a", "b"]
     assert server.get_session(SESSION)["streams"] == {"app": 250}
+
+
+def test_the_ledger_counts_what_batches_say_they_stand_for(server):
+    ship(server, 0, 100, OPEN, Event(T + 1, "a"), query="&records=7&pending=4")
+    assert ledger_of(server) == {"written": 11, "shipped": 2, "acknowledged": 7}
+    ship(server, 0, 100, OPEN, Event(T + 1, "a"), query="&records=7&pending=4")
+    ship(server, 100, 250, Event(T + 2, "b"), query="&records=4")
+    assert ledger_of(server) == {"written": 11, "shipped": 3, "acknowledged": 11}
+
+
+def test_records_that_take_no_way_are_in_no_ledger(server):
+    ship(server, 0, 100, OPEN)
+    server.request("POST", f"/api/sessions/{SESSION}/events", body=b'{"name": "x"}')
+    assert ledger_of(server) == {"written": 1, "shipped": 1, "acknowledged": 1}
+
+
+def ledger_of(server):
+    counts = server.get_session(SESSION)["counts"]
+    return {name: counts[name] for name in ("written", "shipped", "acknowledged")}
 
 
 @pytest.mark.parametrize("span", [(0, 100), (0, 50), (100, 100), (50, 80)])

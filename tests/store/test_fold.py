@@ -271,7 +271,18 @@ def test_the_session_object_has_the_fields_of_the_wire():
     assert shown["last_heartbeat"] is None
     assert (shown["active"], shown["hung"], shown["suspended"], shown["crashed"]) == (True, True, False, False)
     assert (shown["ever_hung"], shown["hang_count"]) == (True, 1)
-    assert shown["counts"] == {"events": 1, "metrics": 0, "states": 0, "errors": 0, "dropped": {}}
+    assert shown["counts"] == {
+        "events": 1,
+        "metrics": 0,
+        "states": 0,
+        "errors": 0,
+        "written": 0,
+        "shipped": 0,
+        "acknowledged": 0,
+        "gaps": 0,
+        "lost_bytes": 0,
+        "dropped": {},
+    }
 
 
 @pytest.mark.parametrize("t", [10**30, -(10**30), 2**63, -1])

@@ -8,12 +8,10 @@ from typing import Any
 import msgspec
 
 from datacat.wire.lines import encode
-from datacat.wire.records import Metric
+from datacat.wire.records import DEFAULT_BOUNDS, Metric
 
 WINDOW_US = 10_000_000
 """Longer than a batch usually is, short enough that an hour away does not become one point."""
-DEFAULT_BOUNDS = (0, 5, 10, 25, 50, 75, 100, 250, 500, 750, 1000, 2500, 5000, 7500, 10000)
-"""Bucket bounds of a histogram that names none (OpenTelemetry SDK specification, explicit bucket histogram)."""
 
 _OWN_MEMBERS = frozenset({"sum", "count", "min", "max", "mean", "buckets"})
 _INTEGERS = range(-(2**63), 2**64)

@@ -11,7 +11,7 @@ from datacat.store import Head, RecordQuery, Row, Store
 from datacat.store.fold import public, transitions_of
 from datacat.store.history import states
 from datacat.wire import lines
-from datacat.wire.records import Record
+from datacat.wire.records import DEFAULT_BOUNDS, Record
 from datacat.wire.state import diff, merge
 from datacat.wire.times import rfc3339
 
@@ -45,8 +45,6 @@ _METRIC: Json = {
 STATE_KINDS = ("open", "state", "gap")
 """Records that set or change the state."""
 _STATUS_KINDS = ("open", "gap", "verdict", "close")
-DEFAULT_BOUNDS = (0, 5, 10, 25, 50, 75, 100, 250, 500, 750, 1000, 2500, 5000, 7500, 10000)
-"""Of a histogram sample without bounds: the defaults of OpenTelemetry's explicit bucket histogram."""
 
 
 class Wanted(NamedTuple):

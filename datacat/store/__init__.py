@@ -10,12 +10,27 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from datacat.errors import ConfigError
+from datacat.store.catalogue import CatalogueQuery, Entry
 from datacat.store.fleet import Fleet
 from datacat.store.fold import Head
-from datacat.store.rollup import RollupQuery, Rollups
+from datacat.store.rollup_query import RollupQuery, Rollups
 from datacat.wire.lines import Line
 
-__all__ = ["Batch", "Fleet", "Head", "Page", "Query", "RecordQuery", "RollupQuery", "Row", "Store", "open_store"]
+__all__ = [
+    "Batch",
+    "CatalogueQuery",
+    "Entry",
+    "Fleet",
+    "Head",
+    "Page",
+    "Query",
+    "RecordQuery",
+    "RollupQuery",
+    "Rollups",
+    "Row",
+    "Store",
+    "open_store",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +155,14 @@ class Store(Protocol):
         """Yield the records that match, in order. Raises: NotFound, Deleted."""
 
     def rollups(self, query: RollupQuery) -> Rollups:
-        """Return per-minute aggregates of metrics, events and changes of status, merged over sessions (rollup.py)."""
+        """Return aggregates of metrics, events, changes of status and hangs, merged over sessions.
+
+        rollup.py says what the kinds are, rollup_query.py what is asked and answered. Sessions that were deleted count
+        on. Never reads records. Raises: WireError when the query is not as described there; Corrupt, StoreError.
+        """
+
+    def catalogue(self, query: CatalogueQuery) -> list[Entry]:
+        """Return the names of metrics, events, categories, groups, exceptions and tags (catalogue.py), sorted."""
 
     def open_heads(self) -> list[Head]:
         """Return the heads of every session that has not ended, for the sweep."""

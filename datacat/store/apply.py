@@ -7,7 +7,7 @@ from datacat.errors import Mismatch, NotFound
 from datacat.store import Batch
 from datacat.store.fold import Head, fold, new_head, opening, touch_state
 from datacat.store.ledger import Stream
-from datacat.store.rollup import Rollup, roll_up
+from datacat.store.rollup import Delta, roll_up
 from datacat.wire.lines import Line, raws_of, records_of
 
 
@@ -20,7 +20,7 @@ class Applied(NamedTuple):
     lines: Sequence[Line]
     start: int
     end: int
-    rollup: Rollup
+    rollup: Delta
 
 
 def apply(
@@ -71,7 +71,7 @@ def apply(
     if folded.untraced:
         lines = [line for index, line in enumerate(lines) if index not in folded.untraced]
     # What leaves no trace has no part in a roll-up: it is no event and no metric.
-    rollup = roll_up(records, folded.transitions)
+    rollup = roll_up(head, records, folded.transitions, folded.hang_ends, received_us)
     return Applied(after, folded.state, folded.state_changed, lines, start, end, rollup)
 
 

@@ -22,7 +22,7 @@ import zstandard
 from datacat.errors import StoreError
 from datacat.store.chunks import Chunk
 from datacat.store.fold import Head
-from datacat.store.rollup import Rollup, from_rows, to_rows
+from datacat.store.rollup import Delta, from_old_rows
 from datacat.wire.lines import Line, Packed, raws_of
 
 _LEVEL = 1
@@ -32,12 +32,15 @@ FRONT_GUESS_BYTES = 4096
 """Nearly every front is shorter, so one read of this size gets it."""
 
 
+_NO_ROLLUP = msgspec.Raw(b"[]")
+
+
 class Front(msgspec.Struct, omit_defaults=True):
     """What is known without unpacking records. head is the session's after the batch.
 
     chunk is [stream, start, end, t_min, t_max, kinds, levels, names] (chunks.py) when the entry has records. chunks
-    counts the session's entries with records up to this one: it tells whether any is missing. rollup has the rows of
-    rollup.to_rows. deleted marks a tombstone, which has nothing else.
+    counts the session's entries with records up to this one: it tells whether any is missing. rollup is the Delta of
+    rollup.py, or [] when there is none. deleted marks a tombstone, which has nothing else.
     """
 
     id: str
@@ -45,7 +48,7 @@ class Front(msgspec.Struct, omit_defaults=True):
     head: msgspec.Raw = msgspec.Raw(b"null")
     chunk: list[Any] | None = None
     chunks: int = 0
-    rollup: list[list[Any]] = []
+    rollup: msgspec.Raw = _NO_ROLLUP
     deleted: bool = False
 
 
@@ -60,6 +63,8 @@ class Opened(NamedTuple):
 _encode = msgspec.json.Encoder().encode
 _decode_front = msgspec.json.Decoder(Front).decode
 _decode_head = msgspec.json.Decoder(Head).decode
+_decode_delta = msgspec.json.Decoder(Delta).decode
+_decode_old_rows: msgspec.json.Decoder[list[list[Any]]] = msgspec.json.Decoder(list[list[Any]])
 _decode_state: msgspec.json.Decoder[dict[str, Any]] = msgspec.json.Decoder(dict[str, Any])
 _local = threading.local()
 
@@ -81,12 +86,13 @@ def pack(front: Front, state: bytes, body: bytes) -> bytes:
     return b"".join((_SIZES.pack(len(text), zlib.crc32(text), len(state)), text, state, body))
 
 
-def front_of(head: Head, rev: int, chunk: Chunk | None, chunks: int, rollup: Rollup) -> Front:
+def front_of(head: Head, rev: int, chunk: Chunk | None, chunks: int, rollup: Delta) -> Front:
     """Return the front of an entry."""
     row = None
     if chunk is not None:
         row = [chunk.stream, chunk.start, chunk.end, chunk.t_min, chunk.t_max, chunk.kinds, chunk.levels, chunk.names]
-    return Front(head.id, rev, msgspec.Raw(_encode(head)), row, chunks, to_rows(rollup))
+    added = msgspec.Raw(_encode(rollup)) if rollup.rows else _NO_ROLLUP
+    return Front(head.id, rev, msgspec.Raw(_encode(head)), row, chunks, added)
 
 
 def squeeze(data: bytes) -> bytes:
@@ -138,9 +144,15 @@ def head_of(raw: msgspec.Raw) -> Head:
     return _decode_head(raw)
 
 
-def rollup_of(front: Front) -> Rollup:
-    """Return the entry's roll-up."""
-    return from_rows(front.rollup)
+def delta_of(front: Front) -> Delta | None:
+    """Return what the entry adds to the roll-ups; None when that is nothing."""
+    raw = bytes(front.rollup)
+    if raw == b"[]":
+        return None
+    if raw.startswith(b"[["):
+        head = head_of(front.head)
+        return from_old_rows(head.product, head.version, _decode_old_rows.decode(raw))
+    return _decode_delta(raw)
 
 
 def lines_of(payload: bytes) -> list[bytes]:

@@ -79,6 +79,14 @@ class Transition(NamedTuple):
     by: str
 
 
+class HangEnd(NamedTuple):
+    """A hang that is over: when, how long it was without sleep, and the status after it."""
+
+    t: int
+    seconds: float
+    status: str
+
+
 class Folded(NamedTuple):
     """What records did to a session.
 
@@ -91,6 +99,7 @@ class Folded(NamedTuple):
     state_changed: bool
     untraced: set[int]
     transitions: list[Transition]
+    hang_ends: list[HangEnd]
 
 
 def opening(record: wire.Record) -> wire.Open | None:
@@ -152,6 +161,7 @@ def fold(head: Head, state: dict[str, Any], records: Iterable[wire.Record]) -> F
     records = list(records)
     untraced: set[int] = set()
     transitions: list[Transition] = []
+    hang_ends: list[HangEnd] = []
     guessed = _is_guess(head)
     for index, record in enumerate(records):
         if isinstance(record, wire.Event):
@@ -170,8 +180,11 @@ def fold(head: Head, state: dict[str, Any], records: Iterable[wire.Record]) -> F
             metrics += 1
             alive = True
         elif isinstance(record, wire.Verdict):
+            hung_before = head.hang_seconds
             if not _verdict(head, record, transitions):
                 untraced.add(index)
+            if head.hang_seconds != hung_before:
+                hang_ends.append(HangEnd(record.t, head.hang_seconds - hung_before, record.status))
             guessed = _is_guess(head)
             continue
         elif isinstance(record, wire.Beat):
@@ -219,7 +232,7 @@ def fold(head: Head, state: dict[str, Any], records: Iterable[wire.Record]) -> F
     head.updated_at = max([head.updated_at, *[record.t for record in records]])
     counts = {"events": events, "errors": errors, "exceptions": exceptions, "metrics": metrics, "states": states}
     head.counts = _add(head.counts, {**counts, "gaps": gaps, "lost_bytes": lost_bytes})
-    return Folded(head, state, state is not before, untraced, transitions)
+    return Folded(head, state, state is not before, untraced, transitions, hang_ends)
 
 
 def transitions_of(session_id: str, records: Iterable[wire.Record]) -> list[Transition]:

@@ -8,12 +8,15 @@ from typing import Any
 from datacat.errors import StoreError
 from datacat.store import Batch, Page, Query, RecordQuery, Row
 from datacat.store.apply import apply
+from datacat.store.catalogue import Catalogue, CatalogueQuery, Entry
 from datacat.store.chunks import Chunk, describe
+from datacat.store.distinct import hash_of
 from datacat.store.fleet import Fleet
 from datacat.store.fold import Head
 from datacat.store.heads import Heads
 from datacat.store.history import passes
-from datacat.store.rollup import Rollup, RollupQuery, Rollups, collect
+from datacat.store.rollup import Delta
+from datacat.store.rollup_query import RollupQuery, Rollups, collect
 from datacat.store.rows import read_rows
 from datacat.wire.lines import raws_of
 
@@ -21,14 +24,13 @@ from datacat.wire.lines import raws_of
 class _Session:
     """One session's records and state; guarded by the store's lock."""
 
-    __slots__ = ("bodies", "chunks", "rev", "rollups", "state")
+    __slots__ = ("bodies", "chunks", "rev", "state")
 
     def __init__(self) -> None:
         self.rev = 0
         self.state: dict[str, Any] = {}
         self.chunks: list[Chunk] = []
         self.bodies: dict[int, list[bytes]] = {}
-        self.rollups: list[Rollup] = []
 
 
 class MemoryStore:
@@ -39,6 +41,8 @@ class MemoryStore:
         self._clock = clock
         self._heads = Heads()
         self._sessions: dict[str, _Session] = {}
+        self._deltas: list[Delta] = []
+        self._catalogue = Catalogue()
         self._closed = False
         self._records = 0
 
@@ -63,8 +67,10 @@ class MemoryStore:
                 chunk = describe(session.rev, batch.stream, applied.start, applied.end, applied.lines)
                 session.bodies[session.rev] = list(raws_of(applied.lines))
                 session.chunks.append(chunk)
-                session.rollups.append(applied.rollup)
                 self._records += len(applied.lines)
+            if applied.rollup.rows:
+                self._deltas.append(applied.rollup)
+                self._catalogue.add(applied.rollup, hash_of(session_id))
             self._sessions[session_id] = session
             self._heads.put(applied.head)
             return applied.head
@@ -91,13 +97,12 @@ class MemoryStore:
     def rollups(self, query: RollupQuery) -> Rollups:
         """See Store.rollups."""
         with self._lock:
-            parts = [
-                (head, rollup)
-                for head in self._heads.all()
-                if query.wants(head.product, head.version)
-                for rollup in self._sessions[head.id].rollups
-            ]
-        return collect(parts, query)
+            return collect(self._deltas, query)
+
+    def catalogue(self, query: CatalogueQuery) -> list[Entry]:
+        """See Store.catalogue."""
+        with self._lock:
+            return self._catalogue.entries(query)
 
     def open_heads(self) -> list[Head]:
         """See Store.open_heads."""

@@ -1,123 +1,309 @@
-"""Roll-ups: records -> per-minute aggregates of one session's metrics, events and changes of status. Pure.
+"""Roll-ups: what one batch adds to the aggregates of its minutes. Pure; rollup_query.py has what is asked of them.
 
-A series is (minute, kind, name): minute is Unix time in minutes, kind a metric type, "event" or "status". Product and
-version are the session's. Aggregates of the same series merge in any order to the same cell.
+A series is (minute, kind, name, tags): minute is Unix time in minutes, tags are sorted texts. Cells of the same series
+merge in any order to the same cell. kind, with name and what the cell has:
+
+    gauge timer    the metric's; count sum min max last last_t bins
+    counter        the metric's; count of increments, their sum, min, max, last
+    histogram      the metric's; as a gauge, with counts per bucket instead of bins
+    event          the event's; count and last_t; tags level:WORD, category:TEXT, exception:TYPE when there is one
+    status         started recovered resumed hung suspended crashed ended abnormal; count, and last_t
+    hang           how it came to its end: recovered, or the status after it; seconds of hanging as a gauge has values
+
+An end that is corrected later (crashed, then the app's own end) counts once: the earlier one is taken back with count
+-1 at its own time.
 """
 
+import math
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any, TypeAlias, TypeVar
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from operator import attrgetter
+from typing import Any, TypeAlias
 
 import msgspec
 
-from datacat.store.fold import Head, Transition
-from datacat.wire.records import Event, Metric, Record
+from datacat.store import sketch
+from datacat.store.cell import Cell, Layout
+from datacat.store.fold import HangEnd, Head, Transition
+from datacat.wire.records import DEFAULT_BOUNDS, METRIC_TYPES, Event, Metric, Record
+from datacat.wire.routes import OPEN_STATUSES
 
 MINUTE_US = 60_000_000
+KINDS = (*METRIC_TYPES, "event", "status", "hang")
+PAST_US = 400 * 24 * 3600 * 1_000_000
+FUTURE_US = 24 * 3600 * 1_000_000
+"""What claims to be older or to come later than that, seen from when the server got it, counts as of then: a machine
+whose clock is wrong by years must not spread its counts over centuries."""
+OTHER = "other"
+"""The tag, name, version or product of what is beyond a limit."""
+MAX_TAGS = 10
+MAX_TAG_CHARS = 200
 
-_Key = TypeVar("_Key")
+_LARGEST = 1.7e308
 
-Series: TypeAlias = tuple[int, str, str]
-Rollup: TypeAlias = "dict[Series, Cell]"
-Rollups: TypeAlias = "dict[tuple[str, str, int, str, str], Cell]"
-"""Cells by product, version, minute, kind and name."""
-
-
-@dataclass(frozen=True, slots=True)
-class RollupQuery:
-    """Which cells: minutes that begin in [from_us, to_us); tuples are alternatives, empty ones no condition."""
-
-    from_us: int | None = None
-    to_us: int | None = None
-    product: tuple[str, ...] = ()
-    version: tuple[str, ...] = ()
-    kinds: tuple[str, ...] = ()
-    names: tuple[str, ...] = ()
-
-    def wants(self, product: str, version: str) -> bool:
-        """Return whether sessions of this product and version count."""
-        return (not self.product or product in self.product) and (not self.version or version in self.version)
+Row: TypeAlias = tuple[int, str, str, tuple[str, ...], Cell]
+"""Minute, kind, name, tags, cell."""
 
 
-class Cell(msgspec.Struct, array_like=True):
-    """One minute of one series: how many samples, their sum, least, greatest, and the newest with its time (us).
+class Delta(msgspec.Struct, array_like=True, gc=False):
+    """What one batch adds: rows, each series at most once; units of metrics by name; events by their group."""
 
-    For events and changes of status only count means something; the rest is 0.
-    """
-
-    count: int
-    sum: float
-    min: float
-    max: float
-    last: float
-    last_t: int
+    product: str
+    version: str
+    rows: list[Row]
+    units: dict[str, str] = {}
+    groups: dict[str, int] = {}
 
 
-def roll_up(records: Iterable[Record], transitions: Iterable[Transition]) -> Rollup:
-    """Return the aggregates of some records of one session and of the changes of status that they made."""
-    cells: Rollup = {}
-    records = list(records)
-    happened = Counter([(record.t // MINUTE_US, record.name) for record in records if isinstance(record, Event)])
-    changed = Counter([(transition.t // MINUTE_US, transition.status) for transition in transitions])
-    for kind, counts in (("event", happened), ("status", changed)):
-        for (minute, name), count in counts.items():
-            cells[minute, kind, name] = Cell(count, 0, 0, 0, 0, 0)
+_event_key = attrgetter("name", "level", "category", "exception_type")
+_time = attrgetter("t")
+
+
+def roll_up(
+    before: Head,
+    records: Iterable[Record],
+    transitions: Sequence[Transition],
+    hang_ends: Sequence[HangEnd],
+    received_us: int,
+) -> Delta:
+    """Return the delta of one batch of the session whose head before it is given, with what fold() says it did."""
+    rows: list[Row] = []
+    events: list[Event] = []
+    metrics: list[Metric] = []
     for record in records:
-        if isinstance(record, Metric):
-            _merge_cell(cells, (record.t // MINUTE_US, record.type, record.name), _sample(record))
-    return cells
+        if type(record) is Event:
+            events.append(record)
+        elif type(record) is Metric:
+            metrics.append(record)
+    delta = Delta(before.product, before.version, rows)
+    if events:
+        _roll_events(events, rows)
+        groups = [event.group for event in events if event.group]
+        if groups:
+            delta.groups = dict(Counter(groups))
+    if metrics:
+        _roll_metrics(metrics, rows)
+        delta.units = {metric.name: metric.unit for metric in metrics if metric.unit}
+    if transitions:
+        _roll_transitions(before, transitions, rows)
+    for hang in hang_ends:
+        _merge_row(rows, hang.t // MINUTE_US, "hang", _outcome(hang.status), (), _measured(hang.seconds, hang.t))
+    first, last = (received_us - PAST_US) // MINUTE_US, (received_us + FUTURE_US) // MINUTE_US
+    if any(not first <= row[0] <= last for row in rows):
+        delta.rows = _within(rows, first, last, received_us)
+    return delta
 
 
-def collect(parts: Iterable[tuple[Head, Rollup]], query: RollupQuery) -> Rollups:
-    """Return the merged cells of many sessions' roll-ups, as far as query asks for them."""
-    total: Rollups = {}
-    for head, rollup in parts:
-        for (minute, kind, name), cell in rollup.items():
-            t = minute * MINUTE_US
-            if (query.from_us is not None and t < query.from_us) or (query.to_us is not None and t >= query.to_us):
-                continue
-            if (query.kinds and kind not in query.kinds) or (query.names and name not in query.names):
-                continue
-            _merge_cell(total, (head.product, head.version, minute, kind, name), cell)
-    return total
+def from_old_rows(product: str, version: str, rows: Iterable[Sequence[Any]]) -> Delta:
+    """Return the delta that an entry of an early version holds: [minute, kind, name, count, sum, min, max, last, t].
+
+    It had no tags, no distribution, and the statuses' own words.
+    """
+    words = {"active": "resumed"}
+    new: list[Row] = []
+    for minute, kind, name, count, total, low, high, last, last_t in rows:
+        cell = Cell(count, total, low, high, last, last_t or (minute * MINUTE_US if kind in ("event", "status") else 0))
+        if kind in ("gauge", "timer"):
+            cell.bins = sketch.bins_of_spread(sketch.spread(count, total, low, high))
+        elif kind == "histogram":
+            parts = sketch.spread(count, total, low, high)
+            cell.layouts = [(DEFAULT_BOUNDS, sketch.bucket_counts(DEFAULT_BOUNDS, parts))]
+        new.append((minute, kind, words.get(name, name) if kind == "status" else name, (), cell))
+    return Delta(product, version, new)
 
 
-def to_rows(cells: Rollup) -> list[list[Any]]:
-    """Return a roll-up as JSON rows [minute, kind, name, count, sum, min, max, last, last_t]."""
-    return [[*series, c.count, c.sum, c.min, c.max, c.last, c.last_t] for series, c in cells.items()]
-
-
-def from_rows(rows: Iterable[list[Any]]) -> Rollup:
-    """Return the roll-up that to_rows() wrote."""
-    return {(row[0], row[1], row[2]): Cell(*row[3:]) for row in rows}
-
-
-def _merge_cell(cells: dict[_Key, Cell], series: _Key, more: Cell) -> None:
-    cell = cells.get(series)
-    if cell is None:
-        cells[series] = Cell(more.count, more.sum, more.min, more.max, more.last, more.last_t)
+def _roll_events(events: list[Event], rows: list[Row]) -> None:
+    times = list(map(_time, events))
+    keys = list(map(_event_key, events))
+    low, high = min(times), max(times)
+    if low // MINUTE_US == high // MINUTE_US:
+        _count_events(low // MINUTE_US, keys, times, rows)
         return
-    cell.count += more.count
-    cell.sum += more.sum
-    cell.min = min(cell.min, more.min)
-    cell.max = max(cell.max, more.max)
-    # Of two samples at the same time the greater one stays, so that the order of merging does not matter.
-    if (more.last_t, more.last) > (cell.last_t, cell.last):
-        cell.last, cell.last_t = more.last, more.last_t
+    by_minute: dict[int, tuple[list[Any], list[int]]] = {}
+    for key, t in zip(keys, times, strict=True):
+        part = by_minute.setdefault(t // MINUTE_US, ([], []))
+        part[0].append(key)
+        part[1].append(t)
+    for minute, (part_keys, part_times) in by_minute.items():
+        _count_events(minute, part_keys, part_times, rows)
 
 
-def _sample(metric: Metric) -> Cell:
-    """Return one metric as a cell; a merged one (metadata with count) stands for all its samples."""
-    value = metric.value
+def _count_events(minute: int, keys: list[Any], times: list[int], rows: list[Row]) -> None:
+    counts = Counter(keys)
+    if len(counts) == 1:
+        newest = {keys[0]: max(times)}
+    elif all(map(int.__le__, times, times[1:])):
+        newest = dict(zip(keys, times, strict=True))
+    else:
+        newest = {}
+        for key, t in zip(keys, times, strict=True):
+            if t > newest.get(key, -1):
+                newest[key] = t
+    for key, count in counts.items():
+        name, level, category, exception = key
+        tags = [f"category:{category or level}"[:MAX_TAG_CHARS], f"level:{level}"]
+        if exception:
+            tags.insert(1, f"exception:{exception}"[:MAX_TAG_CHARS])
+        rows.append((minute, "event", name, tuple(tags), Cell(count, 0, 0, 0, 0, newest[key])))
+
+
+def _roll_metrics(metrics: list[Metric], rows: list[Row]) -> None:
+    series: dict[tuple[int, str, str, tuple[str, ...]], list[Metric]] = {}
+    for metric in metrics:
+        tags = metric.tags
+        key = (metric.t // MINUTE_US, metric.type, metric.name, _tags(tags) if tags else ())
+        same = series.get(key)
+        if same is None:
+            series[key] = [metric]
+        else:
+            same.append(metric)
+    for key, same in series.items():
+        rows.append((*key, _cell(key[1], same)))
+
+
+def _tags(tags: list[str]) -> tuple[str, ...]:
+    return tuple(sorted({tag[:MAX_TAG_CHARS] for tag in tags})[:MAX_TAGS])
+
+
+def _cell(kind: str, metrics: list[Metric]) -> Cell:
+    plain = [metric for metric in metrics if not metric.metadata and (not metric.count or kind != "timer")]
+    if len(plain) == len(metrics):
+        cell = _plain_cell(kind, plain)
+    else:
+        merged = [metric for metric in metrics if metric.metadata or (metric.count and kind == "timer")]
+        cell = _plain_cell(kind, plain) if plain else _merged_cell(kind, merged.pop())
+        for metric in merged:
+            cell.merge(_merged_cell(kind, metric))
+    cell.sum = _finite(cell.sum)
+    return cell
+
+
+def _plain_cell(kind: str, metrics: list[Metric]) -> Cell:
+    if len(metrics) == 1:
+        newest = metrics[0]
+        values: list[float] = [newest.value]
+        total = low = high = last = newest.value
+        last_t = newest.t
+    else:
+        values = [metric.value for metric in metrics]
+        total, low, high = sum(values), min(values), max(values)
+        last_t, last = max([(metric.t, metric.value) for metric in metrics])
+    if kind == "counter":
+        return Cell(len(values), total, low, high, last, last_t)
+    if kind == "histogram":
+        counts = sketch.bucket_counts(DEFAULT_BOUNDS, [(value, 1) for value in values])
+        return Cell(len(values), total, low, high, last, last_t, None, [(DEFAULT_BOUNDS, counts)])
+    return Cell(len(values), total, low, high, last, last_t, sketch.bins_of(values, low))
+
+
+def _measured(value: float, t: int) -> Cell:
+    return Cell(1, value, value, value, value, t, {sketch.bin_of(value): 1})
+
+
+def _merged_cell(kind: str, metric: Metric) -> Cell:
+    """Return a metric with metadata, or a timer with a count, as a cell; a merged one stands for all its samples."""
+    value: float = metric.value
+    if kind == "counter":
+        return Cell(1, value, value, value, value, metric.t)
     about = metric.metadata or {}
     count = about.get("count")
-    if metric.type == "counter" or type(count) is not int or count < 1:
-        return Cell(1, value, value, value, value, metric.t)
-    total = _number(about, "mean", value) * count if metric.type == "gauge" else _number(about, "sum", value)
-    return Cell(count, total, _number(about, "min", value), _number(about, "max", value), value, metric.t)
+    if type(count) is not int or not 1 <= count < 2**53:
+        count, total, low, high = 1, value, value, value
+    else:
+        total = _number(about, "mean", value) * count if kind == "gauge" else _number(about, "sum", value)
+        low, high = _number(about, "min", value), _number(about, "max", value)
+        if low > high:
+            low, high = high, low
+    if kind == "timer" and metric.count is not None and 1 < metric.count < 2**53:
+        # So many iterations took the value together; only their mean is known.
+        count, each = metric.count, total / metric.count
+        return Cell(count, total, each, each, each, metric.t, {sketch.bin_of(each): count})
+    parts = sketch.spread(count, total, low, high)
+    cell = Cell(count, total, low, high, value, metric.t)
+    if kind == "histogram":
+        cell.layouts = [_layout(about.get("buckets"), count, parts)]
+    else:
+        cell.bins = sketch.bins_of_spread(parts)
+    return cell
+
+
+def _layout(given: Any, count: int, parts: list[tuple[float, int]]) -> Layout:
+    """Return the samples in the buckets that metadata.buckets names; else in the default ones."""
+    try:
+        if given and isinstance(given[0], dict):
+            bounds = tuple(_plain(bucket["le"]) for bucket in given[:-1])
+            upto = [bucket["count"] for bucket in given]
+            counts = [now - before for now, before in zip(upto, [0, *upto[:-1]], strict=True)]
+            known = all(type(one) is int and 0 <= one < 2**53 for one in (*upto, *counts)) and upto[-1] == count
+            if given[-1]["le"] == "+Inf" and known and _ascends(bounds):
+                return bounds, counts
+        elif given:
+            bounds = tuple(map(_plain, given))
+            if _ascends(bounds):
+                return bounds, sketch.bucket_counts(bounds, parts)
+    except (TypeError, KeyError, IndexError, AttributeError):
+        pass
+    return DEFAULT_BOUNDS, sketch.bucket_counts(DEFAULT_BOUNDS, parts)
+
+
+def _ascends(bounds: Sequence[float]) -> bool:
+    return all(low < high for low, high in pairwise(bounds))
+
+
+def _plain(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError
+    return value
 
 
 def _number(about: dict[str, Any], name: str, otherwise: float) -> float:
     value = about.get(name)
     return value if isinstance(value, (int, float)) and not isinstance(value, bool) else otherwise
+
+
+def _finite(total: float) -> float:
+    """Return a sum as a number that JSON and 64 bits can hold; whole ones stay exact up to 2^63."""
+    if isinstance(total, int):
+        return total if -(2**63) <= total < 2**63 else float(total)
+    return total if math.isfinite(total) else math.copysign(_LARGEST, total)
+
+
+def _outcome(status: str) -> str:
+    return "recovered" if status == "active" else status
+
+
+def _roll_transitions(before: Head, transitions: Sequence[Transition], rows: list[Row]) -> None:
+    status, since = (before.status, before.status_since) if before.updated_at else (None, 0)
+    for transition in transitions:
+        word = transition.status
+        if word == "active":
+            word = "started" if status is None else "recovered" if status == "hung" else "resumed"
+        if status is not None and status not in OPEN_STATUSES:
+            _merge_row(rows, since // MINUTE_US, "status", status, (), Cell(-1, 0, 0, 0, 0, since))
+        _merge_row(rows, transition.t // MINUTE_US, "status", word, (), Cell(1, 0, 0, 0, 0, transition.t))
+        status, since = transition.status, transition.t
+
+
+def _merge_row(rows: list[Row], minute: int, kind: str, name: str, tags: tuple[str, ...], cell: Cell) -> None:
+    """Add a cell to the rows; few of these kinds are in one batch, so it looks at each row."""
+    for row in rows:
+        if row[1] == kind and row[0] == minute and row[2] == name and row[3] == tags:
+            row[4].merge(cell)
+            return
+    rows.append((minute, kind, name, tags, cell))
+
+
+def _within(rows: list[Row], first: int, last: int, received_us: int) -> list[Row]:
+    """Return the rows with each minute that cannot be replaced by that of receiving."""
+    merged: dict[tuple[int, str, str, tuple[str, ...]], Cell] = {}
+    for claimed, kind, name, tags, cell in rows:
+        minute = claimed if first <= claimed <= last else received_us // MINUTE_US
+        if minute != claimed:
+            cell.last_t = min(cell.last_t, received_us)
+        known = merged.get((minute, kind, name, tags))
+        if known is None:
+            merged[minute, kind, name, tags] = cell
+        else:
+            known.merge(cell)
+    return [(*series, cell) for series, cell in merged.items()]

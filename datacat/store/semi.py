@@ -16,14 +16,17 @@ from datacat.host import Lock, lock, needs_a_person
 from datacat.store import Batch, Page, Query, RecordQuery, Row, durable, entry
 from datacat.store.apply import Applied, apply
 from datacat.store.cache import States
+from datacat.store.catalogue import Catalogue, CatalogueQuery, Entry
 from datacat.store.chunks import Chunk, describe
+from datacat.store.distinct import hash_of
 from datacat.store.fleet import Fleet
 from datacat.store.fold import Head
 from datacat.store.heads import Heads
 from datacat.store.hinting import Hinting
 from datacat.store.history import passes
 from datacat.store.loading import Session, load
-from datacat.store.rollup import Rollup, RollupQuery, Rollups, collect
+from datacat.store.rollup import Delta
+from datacat.store.rollup_query import RollupQuery, Rollups, collect
 from datacat.store.rows import read_rows
 from datacat.store.segments import SEGMENT_BYTES
 from datacat.store.underway import UnderWay
@@ -133,8 +136,15 @@ class SemiStore:
         return read_rows(chunks, query, lambda chunk: entry.lines_of(self._read(session_id, chunk)))
 
     def rollups(self, query: RollupQuery) -> Rollups:
-        """See Store.rollups. Reads the front of every batch in the span."""
-        return collect(self._rollups(query), query)
+        """See Store.rollups."""
+        return collect((delta for _, delta in self._deltas()), query)
+
+    def catalogue(self, query: CatalogueQuery) -> list[Entry]:
+        """See Store.catalogue."""
+        catalogue = Catalogue()
+        for session_id, delta in self._deltas():
+            catalogue.add(delta, hash_of(session_id))
+        return catalogue.entries(query)
 
     def open_heads(self) -> list[Head]:
         """See Store.open_heads."""
@@ -309,22 +319,11 @@ class SemiStore:
                     return place[1]
         return 0
 
-    def _rollups(self, query: RollupQuery) -> Iterator[tuple[Head, Rollup]]:
-        for head in self._heads.all():
-            if not query.wants(head.product, head.version):
-                continue
-            with self._lock:
-                session = self._sessions.get(head.id)
-                chunks = list(session.chunks) if session else []
-            for chunk in chunks:
-                # A minute begins up to 60 s before its records.
-                if (query.to_us is None or chunk.t_min < query.to_us) and (
-                    query.from_us is None or chunk.t_max >= query.from_us
-                ):
-                    try:
-                        yield head, entry.rollup_of(self._front(head.id, chunk))
-                    except Deleted:
-                        break
+    def _deltas(self) -> Iterator[tuple[str, Delta]]:
+        for session_id, session in list(self._sessions.items()):
+            for chunk in list(session.chunks):
+                if (delta := entry.delta_of(self._front(session_id, chunk))) is not None:
+                    yield session_id, delta
 
     def _front(self, session_id: str, chunk: Chunk) -> entry.Front:
         start = self._at_place(

@@ -33,6 +33,9 @@ LEVELS = ("debug", "info", "warning", "error", "critical")
 """Levels of events, in order of severity."""
 METRIC_TYPES = ("gauge", "counter", "histogram", "timer")
 
+DEFAULT_BOUNDS = (0, 5, 10, 25, 50, 75, 100, 250, 500, 750, 1000, 2500, 5000, 7500, 10000)
+"""Bucket bounds of a histogram that names none (OpenTelemetry SDK specification, explicit bucket histogram)."""
+
 HUNG_EVENT = "application_appears_hung"
 RECOVERED_EVENT = "application_recovered"
 SUSPENDED_EVENT = "application_suspended"

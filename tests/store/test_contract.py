@@ -9,7 +9,7 @@ import pytest
 from storing import A, B, line, opened, put, ship, sid, stored
 
 from datacat.errors import ConfigError, Deleted, Mismatch, NotFound, StoreError, WireError
-from datacat.store import Batch, Query, RecordQuery, RollupQuery, open_store
+from datacat.store import Batch, CatalogueQuery, Query, RecordQuery, RollupQuery, open_store
 from datacat.store.history import states
 from datacat.store.memory import MemoryStore
 from datacat.wire.lines import Line, decode
@@ -416,14 +416,37 @@ def test_rollups_merge_batches_and_sessions(store):
         put(store, sid(number), Metric(t=minute + 5, name="fps", value=10 * number), Event(t=minute, name="e"))
         put(store, sid(number), Metric(t=minute + 9, name="fps", value=30), Metric(t=2 * minute, name="fps", value=1))
     put(store, sid(3), opened(t=minute, version="2"), Metric(t=minute + 2, name="fps", value=4), Close(t=minute + 60))
-    cells = store.rollups(RollupQuery(kinds=("gauge",), names=("fps",), to_us=2 * minute))
-    assert sorted(cells) == [("editor", "1", 1, "gauge", "fps"), ("editor", "2", 1, "gauge", "fps")]
-    cell = cells["editor", "2", 1, "gauge", "fps"]
+    query = RollupQuery(kinds=("gauge",), names=("fps",), to_us=2 * minute, interval_s=60, by=("product", "version"))
+    cells = store.rollups(query).cells
+    assert sorted(cells) == [(minute, ("editor", "1")), (minute, ("editor", "2"))]
+    cell = cells[minute, ("editor", "2")]
     assert (cell.count, cell.sum, cell.min, cell.max, cell.last) == (3, 54, 4, 30, 30)
-    status = store.rollups(RollupQuery(kinds=("status",), version=("2",)))
-    assert {key[4]: cell.count for key, cell in status.items()} == {"active": 2, "ended": 1}
-    assert store.rollups(RollupQuery(from_us=3 * minute)) == {}
-    assert store.rollups(RollupQuery(product=("game",))) == {}
+    assert cell.quantile(0.5) == pytest.approx(20, rel=0.01)
+    status = store.rollups(RollupQuery(kinds=("status",), version=("2",), by=("name",))).cells
+    assert {group[0]: cell.count for (_, group), cell in status.items()} == {"started": 2, "ended": 1}
+    assert store.rollups(RollupQuery(from_us=3 * minute)).cells == {}
+    assert store.rollups(RollupQuery(product=("game",))).cells == {}
+    with pytest.raises(WireError):
+        store.rollups(RollupQuery(by=("session",)))
+
+
+def test_the_catalogue_tells_what_there_is(store):
+    for number in (1, 2):
+        put(store, sid(number), opened())
+        put(store, sid(number), Metric(t=number, name="fps", value=number, unit="Hz", tags=["room:x"]))
+        put(store, sid(number), Event(t=5, name="saved", category="disk", group="io"))
+    (fps,) = store.catalogue(CatalogueQuery(kinds=("gauge",)))
+    assert (fps.product, fps.name, fps.unit, fps.count, fps.sessions) == ("editor", "fps", "Hz", 2, 2)
+    assert (fps.min, fps.max, fps.last, fps.last_seen) == (1, 2, 2, 2)
+    assert [(one.kind, one.name, one.count) for one in store.catalogue(CatalogueQuery(since_us=1))] == [
+        ("category", "disk", 2),
+        ("event", "saved", 2),
+        ("gauge", "fps", 2),
+        ("group", "io", 2),
+        ("tag", "room:x", 2),
+    ]
+    assert store.catalogue(CatalogueQuery(product=("game",))) == store.catalogue(CatalogueQuery(names=("no",))) == []
+    assert store.catalogue(CatalogueQuery(since_us=6)) == []
 
 
 # drop -----------------------------------------------------------------------------------------------------------------

@@ -10,16 +10,18 @@ import msgspec
 
 from datacat.errors import Deleted, NotFound, WireError
 from datacat.server import filters, inputs, judge, views
+from datacat.server.audit import Audit
 from datacat.server.config import Live
 from datacat.server.leases import Leases
 from datacat.server.own import OwnStream, line_of
+from datacat.server.principal import Principal, check_seen, check_writes, may_see, narrow
 from datacat.server.router import Answer, Request, Route, as_json
 from datacat.store import Head, Query
 from datacat.store.fold import public
 from datacat.store.history import states
 from datacat.wire import ids, routes
 from datacat.wire.lines import Line
-from datacat.wire.records import MAX_TEXT_CHARS, Beat, Close, Record, Verdict, cut_text
+from datacat.wire.records import MAX_TEXT_CHARS, Beat, Close, Open, Record, Verdict, cut_text
 from datacat.wire.routes import END_REASONS
 
 _OK = {"status": "ok"}
@@ -30,7 +32,8 @@ _CHUNK_BYTES = 64 * 1024
 class Api:
     """The handlers. Any thread; every answer to a write is given when the write is on disk."""
 
-    def __init__(self, own: OwnStream, leases: Leases, live: Live) -> None:
+    def __init__(self, own: OwnStream, leases: Leases, live: Live, audit: Audit) -> None:
+        self._audit = audit
         self._own = own
         self._store = own.store
         self._leases = leases
@@ -70,6 +73,7 @@ class Api:
         now_us = self._own.clock_us()
         body = request.json()
         session_id, line = inputs.opening(body, now_us, ids.uuid7(now_us // 1000, os.urandom(_ID_BYTES)))
+        check_writes(request.principal, line.record.product if isinstance(line.record, Open) else "")
         status = 200
         # Two requests with the same id must not both open it.
         with self._creating:
@@ -78,12 +82,13 @@ class Api:
             except NotFound:
                 head = self._own.write(session_id, [line])
                 status = 201
+        check_writes(request.principal, head.product)
         told = {**views.whole(self._store, head, views.Wanted()), "session_id": session_id}
         return as_json(told, status, {"Location": routes.session_path(session_id)})
 
     def sessions(self, request: Request) -> Answer:
         """GET /api/sessions: one page of heads."""
-        page = self._store.heads(filters.sessions(request))
+        page = self._store.heads(narrow(filters.sessions(request), request.principal))
         told: dict[str, Any] = {
             "sessions": [public(head) for head in page.heads],
             "next_cursor": page.next_cursor or None,
@@ -96,7 +101,7 @@ class Api:
         """GET /api/grafana/sessions, /api/data/sessions: a bare array of whole sessions, sent while it is made."""
         wanted = filters.whole(request)
         limited = "limit" in request.query
-        query = filters.sessions(request, limit=filters.MAX_LIMIT)
+        query = narrow(filters.sessions(request, limit=filters.MAX_LIMIT), request.principal)
         page = self._store.heads(query)  # what is wrong with the query is said before the first byte
         return Answer(200, _array(self._whole_sessions(query, page.heads, page.next_cursor, wanted, limited=limited)), {
             "Content-Type": routes.JSON
@@ -115,7 +120,13 @@ class Api:
 
     def delete(self, request: Request) -> Answer:
         """DELETE /api/sessions/{id}."""
-        self._store.drop(self._id(request))
+        session_id = self._id(request)
+        head = self._store.head(session_id)
+        self._store.drop(session_id)
+        by = request.principal
+        self._audit.write(
+            "session_deleted", session_id, who=by.who, key_id=by.key_id, address=by.address, product=head.product
+        )
         return Answer(204)
 
     def history(self, request: Request) -> Answer:
@@ -212,9 +223,20 @@ class Api:
         self._leases.renew(daemon_id, self._own.clock_us(), inputs.sessions(request.json()))
         return as_json({"lease_s": self._live.now.lease_s, "boot": self._own.boot})
 
-    def daemons(self, _request: Request) -> Answer:
+    def daemons(self, request: Request) -> Answer:
         """GET /api/daemons: who is connected."""
-        return as_json({"daemons": self._leases.rows(self._own.clock_us(), self._live.now.lease_s)})
+        rows = self._leases.rows(self._own.clock_us(), self._live.now.lease_s)
+        if request.principal.products:
+            for row in rows:
+                row["sessions"] = [one for one in row["sessions"] if self._exists_for(request.principal, one)]
+            rows = [row for row in rows if row["sessions"]]
+        return as_json({"daemons": rows})
+
+    def _exists_for(self, principal: Principal, session_id: str) -> bool:
+        try:
+            return may_see(principal, self._store.head(session_id).product)
+        except (NotFound, Deleted):
+            return False
 
     def _rows(self, kind: str) -> Callable[[Request], Answer]:
         def rows(request: Request) -> Answer:
@@ -241,12 +263,22 @@ class Api:
 
     def _id(self, request: Request) -> str:
         try:
-            return ids.session_id(request.path["id"])
+            session_id = ids.session_id(request.path["id"])
         except WireError as error:
             raise NotFound(request.path["id"][:80]) from error
+        if request.principal.products:
+            self._within_scope(request.principal, self._store.head(session_id))
+        return session_id
 
     def _head(self, request: Request) -> Head:
         return self._store.head(self._id(request))
+
+    @staticmethod
+    def _within_scope(principal: Principal, head: Head) -> None:
+        if "read" in principal.rights:
+            check_seen(principal, head)
+        else:
+            check_writes(principal, head.product)
 
     def _add(self, request: Request, make: Callable[[int], list[Line]]) -> Answer:
         """Store records that a client sent; it is heard of again when it was believed to be away."""

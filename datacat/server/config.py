@@ -41,7 +41,10 @@ class Config:
         "Which store keeps the sessions. Not given: semidbm in the folder `store` below data_dir.",
     )
     insecure: bool = setting(
-        False, switch, "true or false", "Let everybody who can reach the port write and read without a key."
+        False,
+        switch,
+        "true or false",
+        "Let everybody who can reach the port write and read without a key. Deleting and managing still need one.",
     )
     allowed_hosts: tuple[str, ...] = setting(
         (),
@@ -49,6 +52,42 @@ class Config:
         "names or addresses, separated by commas",
         "Further names by which clients may call this server (the Host of their requests).",
     )
+    trusted_proxies: tuple[str, ...] = setting(
+        ("127.0.0.1", "::1"),
+        names,
+        "addresses, separated by commas",
+        "Proxies whose X-Forwarded-For is believed: limits and the audit log then go by the address of the client.",
+        live=True,
+    )
+    key_rate: float = setting(
+        1000.0,
+        number(0, 1_000_000),
+        "requests a second from 0 to 1000000",
+        "How many requests with one key are taken, as a mean over 10 s, reading and writing each; 0: as many as come.",
+        live=True,
+    )
+    address_rate: float = setting(
+        500.0,
+        number(0, 1_000_000),
+        "requests a second from 0 to 1000000",
+        "The same for one address (IPv6: one /64). Programs on this machine are not counted while there are no keys.",
+        live=True,
+    )
+    wrong_keys_per_minute: float = setting(
+        30.0,
+        number(0, 1_000_000),
+        "a number from 0 to 1000000",
+        "After so many wrong keys from one address the answer is 429 instead of 401; 0: never. Right keys still work.",
+        live=True,
+    )
+    tls_cert: str = setting(
+        "",
+        text,
+        "the path of a PEM file",
+        "The certificate, with the intermediate ones behind it, for HTTPS; together with tls_key. New connections use "
+        "it within seconds after the files have changed.",
+    )
+    tls_key: str = setting("", text, "the path of a PEM file", "The private key of tls_cert, without a password.")
     threads: int = setting(8, whole(1, 256), "a whole number from 1 to 256", "How many requests are served at once.")
     max_connections: int = setting(
         800,
@@ -163,13 +202,9 @@ def load(flags: Mapping[str, object], environ: Mapping[str, str]) -> Config:
     path = str(given.get("config", ""))
     values = {**(read_file(Path(path)) if path else {}), **given}
     config = Config(**values)  # type: ignore[arg-type]  # each value went through its field's parser
-    if not is_loopback(config.host) and not config.insecure:
-        raise ConfigError(
-            "host",
-            config.host,
-            "an address of this machine alone, such as 127.0.0.1; beyond it everybody who can reach the port "
-            "could write and read without a key, which only insecure=true allows",
-        )
+    for given_one, missing in (("tls_cert", "tls_key"), ("tls_key", "tls_cert")):
+        if getattr(config, given_one) and not getattr(config, missing):
+            raise ConfigError(missing, "", f"the path of a PEM file: {given_one} is given, and HTTPS needs both")
     return config
 
 
@@ -227,6 +262,8 @@ def _shown(value: object) -> str:
         return "not given"
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"
+    if isinstance(value, tuple):
+        return f"`{', '.join(value)}`"
     return f"`{value:g}`" if isinstance(value, float) else f"`{value}`"
 
 

@@ -1,39 +1,52 @@
-"""Who may come in: loopback or not, Host, Origin, forwarded requests, and what each may do."""
+"""Who may come in: Host, Origin, key or loopback, how often, and what each may do."""
 
+import base64
+import binascii
 import ipaddress
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any
 from urllib.parse import urlsplit
 
-from datacat.server.config import Config, is_loopback
+from datacat.server import rates
+from datacat.server.config import Config, Live, is_loopback
+from datacat.server.keys import Ring
+from datacat.server.principal import NOBODY, Principal, Right
 from datacat.server.problems import Refusal
+from datacat.server.rates import Limit, Rates, Taken
 
-Right: TypeAlias = Literal["read", "ingest", "admin"]
-Rights: TypeAlias = Callable[[Mapping[str, Any]], frozenset[Right]]
-"""What a WSGI request may do."""
+_log = logging.getLogger(__name__)
+
+HEADERS = "datacat.headers"
+"""Where the environment of a request has a dict of headers that go with its answer."""
 
 _LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 _FORWARDED = ("HTTP_FORWARDED", "HTTP_X_FORWARDED")
 """How the headers begin that a proxy adds, whatever their values."""
-_WITHOUT_KEY: frozenset[Right] = frozenset({"read", "ingest"})
-
-
-def keyless(config: Config) -> Rights:
-    """Return the rights while there are no keys: loopback reads and writes, with insecure everybody does."""
-
-    def rights(environ: Mapping[str, Any]) -> frozenset[Right]:
-        return _WITHOUT_KEY if config.insecure or from_loopback(environ) else frozenset()
-
-    return rights
+_CHALLENGE = 'Bearer realm="datacat"'
+_BROWSER_CHALLENGE = 'Basic realm="datacat: any name, the key as password", charset="UTF-8"'
+_WRONG_WINDOW_S = 60
 
 
 def from_loopback(environ: Mapping[str, Any]) -> bool:
     """Return whether the request began on this machine: a proxy on it passes on those of others."""
     if any(name.startswith(_FORWARDED) for name in environ):
         return False
-    address = str(environ.get("REMOTE_ADDR", ""))
-    return is_loopback(address.removeprefix("::ffff:"))
+    return is_loopback(_peer(environ))
+
+
+def client_address(environ: Mapping[str, Any], proxies: frozenset[str]) -> str:
+    """Return the address of the client: the peer, or when that is one of proxies whom it forwards for.
+
+    Of X-Forwarded-For the last address that is no proxy of ours counts; what stands before it the client may have made
+    up.
+    """
+    address = _peer(environ)
+    hops = [hop.strip() for hop in str(environ.get("HTTP_X_FORWARDED_FOR", "")).split(",")]
+    while address in proxies and hops and _is_address(hops[-1].strip("[]")):
+        address = hops.pop().strip("[]").removeprefix("::ffff:")
+    return address
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +59,18 @@ class Gate:
 
     hosts: frozenset[str]
     any_address: bool
-    rights: Rights
+    live: Live
+    ring: Ring
+    rates: Rates
+    clock_us: Callable[[], int]
 
-    def admit(self, environ: Mapping[str, Any], need: Right | None) -> None:
-        """Let the request pass or raise Refusal 400, 401 or 403. need None: nothing is told that is worth a check."""
+    def admit(self, environ: dict[str, Any], need: Right | None) -> Principal:
+        """Return who asks, or raise Refusal 400, 401, 403 or 429. need None: nothing is told that is worth a check.
+
+        Headers for the answer are put into environ.
+        """
         if need is None:
-            return
+            return NOBODY
         host = str(environ.get("HTTP_HOST", ""))
         if host:
             self._check_host(host)
@@ -60,15 +79,69 @@ class Gate:
         origin = environ.get("HTTP_ORIGIN")
         if origin and _netloc(str(origin)) != host.lower():
             raise Refusal(403, f"a page of {str(origin)[:80]} may not use this server")
-        rights = self.rights(environ)
-        if need not in rights:
-            if rights or from_loopback(environ):
-                raise Refusal(
-                    401,
-                    f"this needs a key with the right {need}",
-                    headers={"WWW-Authenticate": 'Bearer realm="datacat"'},
-                )
-            raise Refusal(403, "without a key only programs on this machine may use this server")
+        principal = self._principal(environ)
+        self._count(environ, principal, need)
+        if need not in principal.rights:
+            raise self._refused(environ, principal, need)
+        return principal
+
+    def _principal(self, environ: Mapping[str, Any]) -> Principal:
+        """Return who asks; without keys a key that comes along is for a proxy before us, and ignored."""
+        config = self.live.now
+        address = client_address(environ, frozenset(config.trusted_proxies))
+        with_keys = bool(self.ring)
+        text = presented(environ)
+        if with_keys and text:
+            key = self.ring.find(text)
+            if key is None:
+                raise self._wrong(environ, address, config)
+            if key.has_expired(self.clock_us()):
+                raise Refusal(401, "this key has expired", headers=_challenge(environ))
+            return Principal(key.role, address, key.id, key.name, key.products)
+        if config.insecure:
+            return Principal("anybody", address)
+        return Principal("nobody" if with_keys or not from_loopback(environ) else "loopback", address)
+
+    def _wrong(self, environ: Mapping[str, Any], address: str, config: Config) -> Refusal:
+        """Return the answer to a wrong key: 401, and 429 after some of them from one address.
+
+        A right key still comes in from there: it cannot be guessed, and others must not be able to lock its owner out.
+        """
+        if config.wrong_keys_per_minute:
+            per_s = config.wrong_keys_per_minute / _WRONG_WINDOW_S
+            taken = self.rates.take(Limit("wrong-keys", rates.of_address(address), per_s, _WRONG_WINDOW_S))
+            if not taken.ok:
+                return Refusal(429, "there were too many wrong keys from this address", headers=taken.headers)
+            if taken.left == 0:
+                _log.warning("many wrong keys from %s", address)
+        return Refusal(401, "this key is not known here", headers=_challenge(environ, 'error="invalid_token"'))
+
+    def _count(self, environ: dict[str, Any], principal: Principal, need: Right) -> None:
+        """Count the request for its key and its address; reading takes nothing from what writing may do."""
+        config, kind = self.live.now, "write" if need == "ingest" else "read"
+        limits = []
+        if principal.key_id and config.key_rate:
+            limits.append(Limit(f"key-{kind}", principal.key_id, config.key_rate))
+        if principal.role != "loopback" and config.address_rate:
+            limits.append(Limit(f"address-{kind}", rates.of_address(principal.address), config.address_rate))
+        taken: Taken | None = None
+        for limit in limits:
+            now = self.rates.take(limit)
+            if not now.ok:
+                raise Refusal(429, f"there were too many requests ({limit.policy})", headers=now.headers)
+            if taken is None or now.left < taken.left:
+                taken = now
+        if taken is not None:
+            environ.setdefault(HEADERS, {}).update(taken.headers)
+
+    def _refused(self, environ: Mapping[str, Any], principal: Principal, need: Right) -> Refusal:
+        if principal.key_id:
+            return Refusal(
+                403, f"a key with the role {principal.role} may not do this", hint=f"use one that may {need}"
+            )
+        if principal.rights or from_loopback(environ) or self.ring:
+            return Refusal(401, f"this needs a key with the right {need}", headers=_challenge(environ))
+        return Refusal(403, "without a key only programs on this machine may use this server")
 
     def _check_host(self, host: str) -> None:
         try:
@@ -83,14 +156,42 @@ class Gate:
         )
 
 
-def gate(config: Config, rights: Rights | None = None) -> Gate:
+def gate(live: Live, ring: Ring, rates: Rates, clock_us: Callable[[], int]) -> Gate:
     """Return the gate that the settings describe."""
-    own = config.host.lower().strip("[]")
-    hosts = {own, *config.allowed_hosts}
+    own = live.now.host.lower().strip("[]")
+    hosts = {own, *live.now.allowed_hosts}
     any_address = own in ("0.0.0.0", "::")  # noqa: S104  compared, not listened on
     if any_address or is_loopback(own):
         hosts |= _LOCAL_NAMES
-    return Gate(frozenset(hosts), any_address, rights or keyless(config))
+    return Gate(frozenset(hosts), any_address, live, ring, rates, clock_us)
+
+
+def presented(environ: Mapping[str, Any]) -> str:
+    """Return the key that came with a request, empty without one: Authorization, or X-Api-Key.
+
+    Browsers ask a person for a name and a password (Basic, RFC 7617): the password is the key.
+    """
+    scheme, _, value = str(environ.get("HTTP_AUTHORIZATION", "")).strip().partition(" ")
+    if scheme.lower() == "bearer":
+        return value.strip()
+    if scheme.lower() == "basic":
+        try:
+            return base64.b64decode(value.strip(), validate=True).decode("utf-8", "replace").partition(":")[2]
+        except (binascii.Error, ValueError):
+            return value
+    return str(environ.get("HTTP_X_API_KEY", "")).strip()
+
+
+def _challenge(environ: Mapping[str, Any], more: str = "") -> dict[str, str]:
+    """Return the header of a 401; only a browser that shows a page is asked to ask its user."""
+    told = f"{_CHALLENGE}, {more}" if more else _CHALLENGE
+    if "text/html" in str(environ.get("HTTP_ACCEPT", "")):
+        told = f"{_BROWSER_CHALLENGE}, {told}"
+    return {"WWW-Authenticate": told}
+
+
+def _peer(environ: Mapping[str, Any]) -> str:
+    return str(environ.get("REMOTE_ADDR", "")).removeprefix("::ffff:")
 
 
 def _netloc(origin: str) -> str:

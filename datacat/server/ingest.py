@@ -14,9 +14,11 @@ from datacat.server.checking import checked
 from datacat.server.gate import Gate
 from datacat.server.leases import Leases
 from datacat.server.own import OwnStream, line_of
+from datacat.server.principal import Principal, check_writes
 from datacat.server.problems import Refusal, problem, problem_of
 from datacat.server.router import Answer, Request, as_answer, as_json, encoded, failed, query_of
 from datacat.store import Batch, Head
+from datacat.store.fold import opening
 from datacat.wire import ids, routes
 from datacat.wire.lines import Packed
 from datacat.wire.records import MAX_BATCH_BYTES
@@ -58,17 +60,19 @@ class Ingest:
         allowed = ("POST",) if what == "batches" else ("GET", "HEAD")
         if method not in allowed:
             raise Refusal(405, f"{method[:20]} is not possible here", headers={"Allow": ", ".join(allowed)})
-        self._gate.admit(environ, "ingest")
+        principal = self._gate.admit(environ, "ingest")
         query = query_of(environ, _PARAMETERS if what == "batches" else ())
         try:
             session_id = ids.session_id(found[1])
         except WireError as error:
             raise NotFound(found[1][:80]) from error
-        request = Request(environ, {"id": session_id}, query)
-        return self._batch(session_id, request) if what == "batches" else self._acked(session_id)
+        request = Request(environ, {"id": session_id}, query, principal)
+        return self._batch(session_id, request) if what == "batches" else self._acked(session_id, principal)
 
-    def _acked(self, session_id: str) -> Answer:
-        streams = {name: stream.acked for name, stream in self._store.head(session_id).streams.items()}
+    def _acked(self, session_id: str, principal: Principal) -> Answer:
+        head = self._store.head(session_id)
+        check_writes(principal, head.product)
+        streams = {name: stream.acked for name, stream in head.streams.items()}
         return as_json({"streams": streams, "boot": self._own.boot})
 
     def _batch(self, session_id: str, request: Request) -> Answer:
@@ -89,6 +93,8 @@ class Ingest:
             if start > 0:
                 # A store that was restored from a backup, or a daemon that remembers too much: it begins again.
                 return self._conflict(f"there is no session {session_id} yet; begin at 0")
+        if before is not None:
+            check_writes(request.principal, before.product)
         known = before.streams.get(stream) if before else None
         if known and end <= known.acked:
             return self._stored(known.acked)
@@ -102,6 +108,8 @@ class Ingest:
             _optional_number(request, "records"),
             _optional_number(request, "pending") or 0,
         )
+        if before is None and batch.lines and (opened := opening(batch.lines[0].record)) is not None:
+            check_writes(request.principal, opened.product)
         after = self._store.append(session_id, batch, received_us=self._own.clock_us())
         if before and before.by == "server" and before.status in ("hung", "suspended", "abnormal"):
             self._welcome(before, after)

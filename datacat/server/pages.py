@@ -10,6 +10,7 @@ from datacat import __version__
 from datacat.errors import NotFound, WireError
 from datacat.host.process import signal_name
 from datacat.server import filters, views
+from datacat.server.principal import check_seen, narrow
 from datacat.server.router import Answer, Request, Route
 from datacat.store import Head, Query, Store
 from datacat.store.fold import public
@@ -53,7 +54,7 @@ class Pages:
         """GET /: sessions, newest first."""
         status = tuple(filters.word("status", item, tuple(STATUS_CODES)) for item in filters.items(request, "status"))
         query = Query(q=request.one("q"), status=status, limit=PAGE, cursor=request.one("cursor"))
-        page = self._store.heads(query)
+        page = self._store.heads(narrow(query, request.principal))
         return self._page(
             "index.html",
             sessions=[_told(head) for head in page.heads],
@@ -70,7 +71,7 @@ class Pages:
             session_id = ids.session_id(request.path["id"])
         except WireError as error:
             raise NotFound(request.path["id"][:80]) from error
-        head = self._store.head(session_id)
+        head = check_seen(request.principal, self._store.head(session_id))
         told = views.whole(self._store, head, _SHOWN)
         told["events"].reverse()
         told["metrics"].reverse()

@@ -16,7 +16,8 @@ import cherrypy
 import msgspec
 
 from datacat.server import bodies
-from datacat.server.gate import Gate, Right
+from datacat.server.gate import Gate
+from datacat.server.principal import NOBODY, Principal, Right
 from datacat.server.problems import Problem, Refusal, problem_of
 from datacat.wire import routes
 from datacat.wire.records import MAX_BATCH_BYTES
@@ -29,11 +30,12 @@ _DECODER = msgspec.json.Decoder()
 
 @dataclass(frozen=True)
 class Request:
-    """One request: names of the path, the query's parameters with all their values, the WSGI environment."""
+    """One request: names of the path, the query's parameters with all their values, the WSGI environment, who asks."""
 
     environ: dict[str, Any]
     path: Mapping[str, str] = field(default_factory=dict)
     query: Mapping[str, list[str]] = field(default_factory=dict)
+    principal: Principal = NOBODY
 
     @cached_property
     def body(self) -> bytes:
@@ -123,8 +125,8 @@ class Router:
     def answer(self, environ: dict[str, Any]) -> Answer:
         """Return the answer to a WSGI request. Raises: errors of our tree."""
         route, path = self.find(environ["REQUEST_METHOD"], environ.get("PATH_INFO") or "/")
-        self._gate.admit(environ, route.need)
-        return route.handler(Request(environ, path, query_of(environ, route.parameters)))
+        principal = self._gate.admit(environ, route.need)
+        return route.handler(Request(environ, path, query_of(environ, route.parameters), principal))
 
     def __call__(self, path_info: str) -> None:
         """Choose the handler of the current CherryPy request."""

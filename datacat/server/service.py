@@ -20,14 +20,18 @@ from datacat import host
 from datacat.errors import Busy, ConfigError, HostError
 from datacat.server import faults, httpd, ingest, listen, plugins, router, watchdog
 from datacat.server.api import Api
+from datacat.server.audit import Audit
 from datacat.server.config import Config, Live, is_loopback
-from datacat.server.gate import Rights, gate
+from datacat.server.gate import HEADERS, Gate, gate
 from datacat.server.health import Health
 from datacat.server.jobs import Job, jobs
+from datacat.server.keyapi import KeyApi
+from datacat.server.keys import KeyFile, Ring
 from datacat.server.leases import Leases
 from datacat.server.notify import Notifier, Rate, how_it_goes
 from datacat.server.own import OwnStream, now_us
 from datacat.server.pages import Pages
+from datacat.server.rates import Rates
 from datacat.store import Store, open_store
 from datacat.worker import Worker
 
@@ -51,7 +55,8 @@ class Service:
         sock: socket.socket,
         notifier: Notifier,
         environ: Mapping[str, str],
-        rights: Rights | None,
+        ring: Ring,
+        folder: Path | None,
         ends_in_s: float,
     ) -> None:
         self.live = Live(config)
@@ -62,7 +67,12 @@ class Service:
         self._address = sock.getsockname()[:2]
         self.own = OwnStream(store, self.boot)
         self.leases = Leases()
-        self.site = faults.arm(environ, site(self.live, self.own, self.leases, lambda: self._draining, rights))
+        self._ring = ring
+        self._audit = Audit(folder, now_us)
+        doors = gate(self.live, ring, Rates(), now_us)
+        self.site = faults.arm(
+            environ, site(self.live, self.own, self.leases, lambda: self._draining, doors, self._audit)
+        )
         limits = httpd.Limits(config.threads, config.max_connections)
         self._http = httpd.Server(sock, self.site, limits)
         self._workers = [_worker(job) for job in jobs(self.own, self.leases, self.live, now_us())]
@@ -120,6 +130,7 @@ class Service:
         """Read the settings again and take those that can change; a malformed one changes nothing and is logged."""
         self._notifier.reloading()
         try:
+            self._ring.reload()
             changed, waiting = self.live.reload(read())
         except ConfigError as error:
             _log.error("the settings stay as they are: %s", error)
@@ -167,39 +178,40 @@ def build(
     config: Config,
     environ: Mapping[str, str] | None = None,
     *,
-    rights: Rights | None = None,
     ends_in_s: float = 0.0,
 ) -> Service:
     """Open the store and the socket and put the service together; starts nothing.
 
-    environ is what the service manager told (default: the process's). rights: who may do
-    what, default: without keys. ends_in_s: the process is ended when a stop takes longer; 0: never.
-    Raises: ConfigError, HostError (the port), Busy and StoreError (the store).
+    environ is what the service manager told (default: the process's). ends_in_s: the process is ended when a stop takes
+    longer; 0: never.
+    Raises: ConfigError, HostError (the port, the keys), Busy and StoreError (the store).
     """
     environ = os.environ if environ is None else environ
     notifier = Notifier(environ)
     with contextlib.ExitStack() as opened:
         opened.callback(notifier.close)
+        folder = _data_folder(config, environ)
+        ring = Ring(KeyFile(folder) if folder else None)
+        _check_reach(config, config.host, ring)
         given = listen.given_sockets(environ, os.getpid())
         sock = opened.enter_context(listen.listener(config.host, config.port, given, notifier.tell))
-        if not config.insecure and not is_loopback(sock.getsockname()[0]):
-            raise HostError(
-                f"{sock.getsockname()[0]} is not an address of this machine alone", hint="use 127.0.0.1", permanent=True
-            )
-        url = config.store or f"semidbm:{_store_dir(config, environ)}"
+        _check_reach(config, sock.getsockname()[0], ring)
+        if folder is not None:
+            _make(folder)
+        url = config.store or f"semidbm:{folder}{os.sep}store"
         notifier.status(f"opening the store {url}")
         store = _open(url)
         opened.callback(store.close)
-        service = Service(config, store, sock, notifier, environ, rights, ends_in_s)
+        service = Service(config, store, sock, notifier, environ, ring, folder, ends_in_s)
         opened.pop_all()
         return service
 
 
-def site(live: Live, own: OwnStream, leases: Leases, is_draining: Any, rights: Rights | None) -> Any:
+def site(live: Live, own: OwnStream, leases: Leases, is_draining: Any, doors: Gate, audit: Audit) -> Any:
     """Return the WSGI callable for everything: batches go to the hot path, all else through CherryPy."""
-    doors = gate(live.now, rights)
     table = [
-        *Api(own, leases, live).routes(),
+        *Api(own, leases, live, audit).routes(),
+        *KeyApi(doors.ring, audit, own.clock_us).routes(),
         *Health(own.store, is_draining).routes(),
         *Pages(own.store).routes(),
     ]
@@ -207,8 +219,12 @@ def site(live: Live, own: OwnStream, leases: Leases, is_draining: Any, rights: R
     batches = ingest.Ingest(own, leases, doors)
 
     def serve(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        def start(status: str, headers: list[tuple[str, str]], *more: Any) -> Any:
+            return start_response(status, [*headers, *environ[HEADERS].items()], *more)
+
+        environ[HEADERS] = {}  # CherryPy copies the environment, but not what is in it
         chosen = batches if ingest.PATH.fullmatch(environ["PATH_INFO"]) else app
-        answered: Iterable[bytes] = chosen(environ, start_response)
+        answered: Iterable[bytes] = chosen(environ, start)
         return answered
 
     return serve
@@ -229,8 +245,14 @@ def data_folder(config: Config, environ: Mapping[str, str]) -> Path:
     return Path(config.data_dir).expanduser() if config.data_dir else host.data_dir(environ)
 
 
-def _store_dir(config: Config, environ: Mapping[str, str]) -> Path:
-    folder = data_folder(config, environ)
+def _data_folder(config: Config, environ: Mapping[str, str]) -> Path | None:
+    """Return the folder of store, keys and audit log; None when the store is named and no folder is."""
+    if config.store and not config.data_dir:
+        return None
+    return Path(config.data_dir).expanduser() if config.data_dir else host.data_dir(environ)
+
+
+def _make(folder: Path) -> None:
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
@@ -239,7 +261,17 @@ def _store_dir(config: Config, environ: Mapping[str, str]) -> Path:
             hint="use another --data-dir",
             permanent=host.needs_a_person(error),
         ) from error
-    return folder / "store"
+
+
+def _check_reach(config: Config, address: str, ring: Ring) -> None:
+    """Raise HostError when others could reach the server at this address and there are no keys."""
+    if not config.insecure and not is_loopback(address) and not ring:
+        raise HostError(
+            f"{address} is not an address of this machine alone, and there are no keys: everybody who can reach the "
+            "port could write and read",
+            hint="make a key with 'datacat keys create', or listen on 127.0.0.1; --insecure does without keys",
+            permanent=True,
+        )
 
 
 def _worker(job: Job) -> Worker:

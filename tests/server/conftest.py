@@ -3,9 +3,13 @@
 import pytest
 from wsgi import Client
 
+from datacat.server.audit import Audit
 from datacat.server.config import Config, Live
+from datacat.server.gate import gate
+from datacat.server.keys import KeyFile, Ring, make
 from datacat.server.leases import Leases
 from datacat.server.own import OwnStream
+from datacat.server.rates import Rates
 from datacat.server.service import site
 from datacat.store.memory import MemoryStore
 
@@ -14,16 +18,32 @@ US = 1_000_000
 
 
 class Server(Client):
-    """A client of a whole server, and the server's parts."""
+    """A client of a whole server, and the server's parts; folder is where it keeps keys, if anywhere."""
 
-    def __init__(self, config=None, rights=None):
+    def __init__(self, config=None, folder=None):
         self.now_us = NOW_US
         self.store = MemoryStore()
         self.own = OwnStream(self.store, "b00t", lambda: self.now_us)
         self.leases = Leases()
         self.config = config or Config()
         self.draining = False
-        super().__init__(site(Live(self.config), self.own, self.leases, lambda: self.draining, rights))
+        self.folder = folder
+        self.live = Live(self.config)
+        self.audit = Audit(folder, lambda: self.now_us)
+        self.ring = Ring(KeyFile(folder) if folder else None, lambda: self.now_us / US)
+        self.gate = gate(self.live, self.ring, Rates(lambda: self.now_us / US), lambda: self.now_us)
+        super().__init__(site(self.live, self.own, self.leases, lambda: self.draining, self.gate, self.audit))
+
+    def key(self, role, *products, expires_at=0):
+        """Make a key and return its text."""
+        key, text = make(f"{role}{len(self.ring.keys)}", role, products, expires_at, self.now_us)
+        self.ring.file.add(key)
+        self.ring.reload()
+        return text
+
+    def with_key(self, text):
+        """Return a client that brings this key."""
+        return Client(self.app, headers={"Authorization": f"Bearer {text}"})
 
     def session(self, **more):
         """Create a session and return its id."""
@@ -46,6 +66,8 @@ def server():
 
 
 @pytest.fixture
-def admin():
-    """A server whose clients hold an admin key."""
-    return Server(rights=lambda _environ: frozenset({"read", "ingest", "admin"}))
+def admin(tmp_path):
+    """A server, and a client of it that holds an admin key."""
+    server = Server(folder=tmp_path)
+    server.headers["Authorization"] = f"Bearer {server.key('admin')}"
+    return server

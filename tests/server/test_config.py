@@ -97,11 +97,12 @@ def test_a_file_that_cannot_be_read_stops_the_start(tmp_path, content):
         load({"config": str(file)}, {})
 
 
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "cat.example", "localhost.evil.example"])
-def test_listening_beyond_loopback_needs_insecure(host):
-    with pytest.raises(ConfigError, match="insecure"):
-        load({"host": host}, {})
-    assert load({"host": host, "insecure": True}, {}).host == host
+@pytest.mark.parametrize("name", ["tls_cert", "tls_key"])
+def test_https_needs_both_files(name):
+    other = {"tls_cert": "tls_key", "tls_key": "tls_cert"}[name]
+    with pytest.raises(ConfigError, match=f"{other}=; use .*{name} is given"):
+        load({name: "/etc/a.pem"}, {})
+    assert load({"tls_cert": "a", "tls_key": "b"}, {}).tls_key == "b"
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "[::1]", "localhost", "LOCALHOST"])

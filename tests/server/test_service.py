@@ -17,7 +17,7 @@ import pytest
 from helpers import eventually
 
 from datacat.errors import Busy, HostError
-from datacat.server import service
+from datacat.server import keys, service
 from datacat.server.config import Config
 from datacat.wire import lines
 from datacat.wire.records import Event, Open
@@ -234,7 +234,8 @@ def batch(name, start, *, first):
     ("flags", "said"),
     [
         (["--port", "abc"], "unexpected value --port=abc; use a whole number from 0 to 65535"),
-        (["--host", "0.0.0.0"], "insecure"),
+        (["--host", "0.0.0.0"], "0.0.0.0 is not an address of this machine alone, and there are no keys"),
+        (["--host", "192.0.2.1"], "make a key with 'datacat keys create'"),
         (["--config", "/nonexistent.toml"], "config=/nonexistent.toml"),
         (["--store", "oracle:x"], "store=oracle:x; use memory: or semidbm:PATH"),
         (["--data-dir", "/dev/null/x"], "cannot make the data folder /dev/null/x"),
@@ -249,6 +250,34 @@ def test_what_has_to_be_changed_is_said_in_one_line_with_exit_code_78(flags, sai
     assert said in ended.stderr
     assert ended.stderr.count("\n") == 1
     assert ended.stdout == ""
+
+
+def test_with_a_key_a_server_may_listen_beyond_loopback(tmp_path):
+    config = Config(host="0.0.0.0", port=0, data_dir=str(tmp_path))
+    with pytest.raises(HostError, match="there are no keys"):
+        service.build(config, {})
+    key, _ = keys.make("ops", "read", (), 0, 1)
+    keys.KeyFile(tmp_path).add(key)
+    service.build(config, {}).close()
+
+
+def test_keys_that_cannot_be_read_stop_the_start(tmp_path):
+    (tmp_path / "keys.json").write_text("{")
+    with pytest.raises(HostError, match=r"the keys in .* cannot be read") as caught:
+        service.build(Config(port=0, data_dir=str(tmp_path)), {})
+    assert caught.value.permanent
+
+
+def test_a_running_server_learns_keys_that_a_command_makes_and_at_once_by_a_reload(tmp_path):
+    with running(Config(port=0, data_dir=str(tmp_path))) as built:
+        assert ask(built.port, "GET", "/api/sessions")[0] == 200
+        key, text = keys.make("ops", "read", (), 0, 1)
+        keys.KeyFile(tmp_path).add(key)
+        built.reload(lambda: built.live.now)
+        assert ask(built.port, "GET", "/api/sessions")[0] == 401
+        assert ask(built.port, "GET", "/api/sessions", headers={"Authorization": f"Bearer {text}"})[0] == 200
+        keys.KeyFile(tmp_path).remove("ops")
+        eventually(lambda: ask(built.port, "GET", "/api/sessions")[0] == 200)
 
 
 def test_a_store_that_is_held_by_another_process_may_be_free_at_the_next_try(tmp_path):

@@ -185,9 +185,9 @@ class _Session:
         if self.end in ("clean", "open") and chance.random() < 0.1 and span > HOUR:
             yield from self.asleep(self.start + span // 2, int(span * 0.2))
         if self.end in ("hang", "hung"):
-            yield from self.hung_for(self.stop - 90 * S, None)
+            yield from self.hung_for(max(self.stop - 90 * S, self.start + S), None)
         if self.end == "suspended":
-            yield from self.asleep(self.stop - 10 * S, None)
+            yield from self.asleep(max(self.stop - 10 * S, self.start + S), None)
         yield from self.verdict()
 
     def verdict(self):

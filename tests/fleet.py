@@ -109,6 +109,7 @@ class _Session:
         self.start = int(now_us - age)
         length = min(chance.lognormvariate(3.4, 1.0) * MINUTE, 9 * HOUR)
         self.stop = now_us - int(chance.uniform(1, 4) * S) if end in ("open", "hung", "suspended") else 0
+        self.start = min(self.start, now_us - 2 * MINUTE)
         self.stop = self.stop or min(int(self.start + max(length, 20 * S)), now_us - MINUTE)
         self.host = chance.choice(HOSTS)
         self.count = chance.randint(6, 60) if events is None else events

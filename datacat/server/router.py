@@ -25,6 +25,7 @@ from datacat.wire.records import MAX_BATCH_BYTES
 _log = logging.getLogger(__name__)
 
 _JSON_TYPES = re.compile(r"application/(?:[\w.+-]+\+)?json", re.ASCII)
+_PHRASE_CHARS = 120
 _DECODER = msgspec.json.Decoder()
 
 
@@ -71,11 +72,15 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """An answer: body is bytes, or an iterator of bytes that is sent while it is made."""
+    """An answer: body is bytes, or an iterator of bytes that is sent while it is made.
+
+    reason stands beside the status instead of its usual phrase: some programs, Grafana among them, show only that.
+    """
 
     status: int = 200
     body: bytes | Iterator[bytes] = b""
     headers: Mapping[str, str] = field(default_factory=dict)
+    reason: str = ""
 
 
 Handler = Callable[[Request], Answer]
@@ -143,7 +148,7 @@ class Router:
         except Exception as error:
             answer = failed(error)
         body, headers = encoded(answer, environ.get("HTTP_ACCEPT_ENCODING", ""))
-        response.status = answer.status
+        response.status = f"{answer.status} {answer.reason}" if answer.reason else answer.status
         response.headers.clear()
         response.headers.update(headers)
         if not isinstance(body, bytes):
@@ -161,7 +166,13 @@ def failed(error: Exception) -> Answer:
 
 def as_answer(told: Problem) -> Answer:
     """Return a problem as an answer."""
-    return Answer(told.status, told.body, told.headers)
+    reason = _phrase(str(told.members["detail"])) if told.status == 400 else ""
+    return Answer(told.status, told.body, told.headers, reason)
+
+
+def _phrase(text: str) -> str:
+    """Return a text in the letters that a status line may have (RFC 9112, 4), not too long."""
+    return "".join(letter if " " <= letter <= "~" else "?" for letter in text)[:_PHRASE_CHARS]
 
 
 def encoded(answer: Answer, accept_encoding: str) -> tuple[bytes | Iterator[bytes], dict[str, str]]:

@@ -31,6 +31,8 @@ from datacat.server.leases import Leases
 from datacat.server.notify import Notifier, Rate, how_it_goes
 from datacat.server.own import OwnStream, now_us
 from datacat.server.pages import Pages
+from datacat.server.query.ground import Ground
+from datacat.server.query.serve import query_routes
 from datacat.server.rates import Rates
 from datacat.store import Store, open_store
 from datacat.worker import Worker
@@ -214,6 +216,7 @@ def site(live: Live, own: OwnStream, leases: Leases, is_draining: Any, doors: Ga
         *KeyApi(doors.ring, audit, own.clock_us).routes(),
         *Health(own.store, is_draining).routes(),
         *Pages(own.store).routes(),
+        *query_routes(Ground(own.store), own.clock_us),
     ]
     app = router.application(router.Router(table, doors))
     batches = ingest.Ingest(own, leases, doors)

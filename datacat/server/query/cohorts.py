@@ -1,0 +1,130 @@
+"""Which sessions a question is about, grouped by its dimensions: filters and by -> groups of shelves."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from datacat.server.query.asked import Asked, Filter, dimension
+from datacat.server.query.spans import Span
+from datacat.store import Fleet, Head
+from datacat.store.shelf import Facts, Shelf, facts_of
+
+Dims: TypeAlias = tuple[str, ...]
+_HAS = {
+    "crash": lambda head: head.status == "crashed",
+    "hang": lambda head: head.hang_count > 0,
+    "exception": lambda head: head.has_exception,
+}
+_OF_SHELVES = frozenset({"product", "version"})
+
+
+@dataclass(slots=True)
+class Cohort:
+    """The sessions of one group: shelves by product and version; heard is when the server last got anything of them."""
+
+    shelves: dict[tuple[str, str], Shelf] = field(default_factory=dict)
+    heard: int = 0
+
+    def merged(self, other: "Cohort") -> "Cohort":
+        """Return both in one; a product and version that both have is kept twice."""
+        shelves = dict(self.shelves)
+        for (product, version), shelf in other.shelves.items():
+            key = (product, version)
+            while key in shelves:
+                key = (key[0], key[1] + "\0")
+            shelves[key] = shelf
+        return Cohort(shelves, max(self.heard, other.heard))
+
+
+def cohorts(asked: Asked, fleet: Fleet, shelves: Mapping[tuple[str, str], Shelf], span: Span) -> dict[Dims, Cohort]:
+    """Return the groups of what is asked; the caller holds the fleet.
+
+    By product and version alone a group has all its sessions of all time, else those that were there in the span.
+    """
+    by: Sequence[str] = asked.values.get("by") or ()
+    mine = {key: shelf for key, shelf in shelves.items() if of_shelf(asked, *key) and len(shelf)}
+    if is_plain(asked) and _OF_SHELVES.issuperset(by):
+        found: dict[Dims, Cohort] = {}
+        for (product, version), shelf in mine.items():
+            dims = tuple(product if name == "product" else version for name in by)
+            group = found.setdefault(dims, Cohort())
+            group.shelves[product, version] = shelf
+            group.heard = max(group.heard, fleet.heard.get((product, version), 0))
+        return found
+    rows: dict[Dims, dict[tuple[str, str], list[Facts]]] = {}
+    heard: dict[Dims, int] = {}
+    for head in heads_in(asked, fleet, mine, span):
+        dims = tuple(dimension(head, name) or "" for name in by)
+        rows.setdefault(dims, {}).setdefault((head.product, head.version), []).append(facts_of(head))
+        heard[dims] = max(heard.get(dims, 0), head.last_seen)
+    return {
+        dims: Cohort({key: Shelf(some) for key, some in parts.items()}, heard[dims]) for dims, parts in rows.items()
+    }
+
+
+def heads_in(asked: Asked, fleet: Fleet, shelves: Mapping[tuple[str, str], Shelf], span: Span) -> Iterator[Head]:
+    """Yield the heads that pass all filters of the sessions that were there in the span, its limits included."""
+    for head in _found(fleet, shelves, span):
+        if head is not None and passes(asked, head):
+            yield head
+
+
+def _found(fleet: Fleet, shelves: Mapping[tuple[str, str], Shelf], span: Span) -> Iterable[Head | None]:
+    for shelf in shelves.values():
+        ids = shelf.ids
+        for at in shelf.overlapping(span.start - 1, span.stop):
+            yield fleet.lookup(ids[at])
+
+
+def is_plain(asked: Asked) -> bool:
+    """Whether no filter looks at anything but product and version."""
+    return _OF_SHELVES.issuperset(asked.filters) and not asked.values.get("q") and not asked.values.get("has")
+
+
+def of_shelf(asked: Asked, product: str, version: str) -> bool:
+    """Return whether the filters let sessions of this product and version pass."""
+    return (
+        (not asked.products or product in asked.products)
+        and asked.filters.get("product", _ANY).passes(product)
+        and asked.filters.get("version", _ANY).passes(version)
+    )
+
+
+def passes(asked: Asked, head: Head) -> bool:
+    """Return whether a session passes every filter."""
+    if asked.products and head.product not in asked.products:
+        return False
+    for name, wanted in asked.filters.items():
+        if not wanted.passes(dimension(head, name)):
+            return False
+    if any(not _HAS[what](head) for what in asked.values.get("has") or ()):
+        return False
+    text = asked.values.get("q")
+    return not text or _has_text(head, text.casefold())
+
+
+def biggest(groups: dict[Dims, Cohort], count: int, span: Span, as_of: int) -> dict[Dims, Cohort]:
+    """Return the groups with the most sessions in the span, the rest as one named other."""
+    if len(groups) <= count:
+        return groups
+    from datacat.server.query.columns import Columns
+
+    sizes = {
+        dims: Columns(list(group.shelves.values()), (span.start, span.stop), as_of).present[0]
+        for dims, group in groups.items()
+    }
+    ordered = sorted(groups, key=lambda dims: (-sizes[dims], dims))
+    kept = {dims: groups[dims] for dims in ordered[:count]}
+    rest = Cohort()
+    for dims in ordered[count:]:
+        rest = rest.merged(groups[dims])
+    other = ("other",) * len(ordered[0])
+    kept[other] = kept[other].merged(rest) if other in kept else rest
+    return kept
+
+
+def _has_text(head: Head, text: str) -> bool:
+    return any(text in (member or "").casefold() for member in (head.product, head.version, head.hostname, head.id))
+
+
+_ANY = Filter()

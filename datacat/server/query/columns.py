@@ -1,0 +1,256 @@
+"""Shelves -> what happened in each bucket of a span: counts, concurrency, time integrals, distinct machines. Pure.
+
+edges are the ascending limits of the buckets in Unix us; bucket i is [edges[i], edges[i+1]). Everything is exact.
+"""
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from itertools import accumulate, pairwise
+from typing import TypeAlias
+
+from datacat.store.shelf import Ended, HangRow, Shelf
+
+Column: TypeAlias = Sequence[int]
+
+
+class Columns:
+    """Some shelves, seen in the buckets of one span. as_of is now: nothing that goes on is counted beyond it."""
+
+    def __init__(self, shelves: Sequence[Shelf], edges: Sequence[int], as_of: int) -> None:
+        self.shelves = shelves
+        self.edges = edges
+        self.as_of = as_of
+
+    @property
+    def start(self) -> int:
+        """Where the first bucket begins."""
+        return self.edges[0]
+
+    @property
+    def stop(self) -> int:
+        """Where the last bucket ends."""
+        return self.edges[-1]
+
+    @cached_property
+    def started(self) -> list[int]:
+        """Sessions that began in each bucket."""
+        return self._count([shelf.created for shelf in self.shelves])
+
+    @cached_property
+    def still_open(self) -> list[int]:
+        """Those of them that have not ended."""
+        began = sorted(
+            created for shelf in self.shelves for created, _ in shelf.open.values() if self.start <= created < self.stop
+        )
+        return counts(began, self.edges)
+
+    def began(self, name: str) -> list[int]:
+        """Sessions that began in each bucket and are in the column crashed, abnormal, unknown or hung."""
+        rows = self._rows(name)
+        return counts(sorted(row.created for row in rows if row.created < self.stop), self.edges)
+
+    def finished(self, name: str) -> list[int]:
+        """Sessions of the column crashed, abnormal or unknown that ended in each bucket."""
+        ends = [row.end for shelf in self.shelves for row in getattr(shelf, name)]
+        return counts(sorted(end for end in ends if self.start <= end < self.stop), self.edges)
+
+    @cached_property
+    def ended(self) -> list[int]:
+        """Sessions that ended in each bucket, however."""
+        return self._count([shelf.ended for shelf in self.shelves])
+
+    @cached_property
+    def present(self) -> list[int]:
+        """Sessions that were open at some time in each bucket."""
+        before = [sum(shelf.straddling_count(edge) for shelf in self.shelves) for edge in self.edges[:-1]]
+        return [already + new for already, new in zip(before, self.started, strict=True)]
+
+    @cached_property
+    def active_us(self) -> list[int]:
+        """The time in us that sessions were open, summed, in each bucket."""
+        starts, ends = [s.created for s in self.shelves], [s.ended for s in self.shelves]
+        return self._integral(starts, ends)
+
+    @cached_property
+    def runtime_us(self) -> list[int]:
+        """The same without the time that they were suspended."""
+        pauses: list[Column] = [s.pauses for s in self.shelves if s.pauses]
+        if not pauses:
+            return self.active_us
+        suspended = self._integral(pauses, [s.resumes for s in self.shelves if s.resumes])
+        return [whole - away for whole, away in zip(self.active_us, suspended, strict=True)]
+
+    @cached_property
+    def active_max(self) -> list[int]:
+        """The greatest number of sessions that were open at once, in each bucket."""
+        stop = min(self.stop, self.as_of)
+        now = sum(bisect_right(s.created, self.start) - bisect_right(s.ended, self.start) for s in self.shelves)
+        changes = []
+        for shelf in self.shelves:
+            for column, odd in ((shelf.created, 1), (shelf.ended, 0)):
+                # An end at the same time counts before a start: spans are half-open.
+                part = column[bisect_right(column, self.start) : bisect_left(column, stop)]
+                changes += [2 * t + odd for t in part]
+        changes.sort()
+        level = list(accumulate([(change & 1) * 2 - 1 for change in changes], initial=now))
+        greatest = []
+        for low, high in pairwise(self.edges):
+            if low >= self.as_of:
+                greatest.append(0)
+                continue
+            # level[i] holds before changes[i]; those at low itself come first.
+            first = bisect_left(changes, 2 * low + 2)
+            last = bisect_left(changes, 2 * high)
+            greatest.append(max(level[first : last + 1]))
+        return greatest
+
+    @cached_property
+    def hangs(self) -> list[list[HangRow]]:
+        """The hangs that began in each bucket, in order."""
+        found: list[HangRow] = []
+        for shelf in self.shelves:
+            rows = shelf.hangs
+            found += rows[bisect_left(rows, (self.start,)) : bisect_left(rows, (self.stop,))]
+        found.sort()
+        starts = [hang.start for hang in found]
+        places = [bisect_left(starts, edge) for edge in self.edges]
+        return [found[low:high] for low, high in pairwise(places)]
+
+    @cached_property
+    def exceptions(self) -> list[int]:
+        """The exceptions of sessions that began in each bucket."""
+        rows = sorted(
+            (created, count) for shelf in self.shelves for created, _, count in shelf.exceptions if created < self.stop
+        )
+        places = [bisect_left(rows, (edge,)) for edge in self.edges]
+        return [sum(count for _, count in rows[low:high]) for low, high in pairwise(places)]
+
+    @cached_property
+    def durations(self) -> list[list[int]]:
+        """How long the sessions were open that ended in each bucket, in us, ascending."""
+        found: list[list[int]] = [[] for _ in range(len(self.edges) - 1)]
+        for shelf in self.shelves:
+            places = _places(shelf.ended, self.edges)
+            for index, (low, high) in enumerate(pairwise(places)):
+                if low < high:
+                    found[index] += shelf.durations[low:high]
+        for bucket in found:
+            bucket.sort()
+        return found
+
+    @cached_property
+    def machines(self) -> list[int]:
+        """The machines that had an open session in each bucket."""
+        begun: list[tuple[int, str, bool]] = []
+        over: list[tuple[int, str]] = []
+        here: dict[str, int] = {}
+        if len(self.edges) == 2:
+            return [len(self._machines_here())]
+        for shelf in self.shelves:
+            for at in shelf.straddling(self.start):
+                here[shelf.machines[at]] = here.get(shelf.machines[at], 0) + 1
+                if shelf.ends[at]:
+                    over.append((shelf.ends[at], shelf.machines[at]))
+            low, high = bisect_left(shelf.created, self.start), bisect_left(shelf.created, self.stop)
+            rows = list(zip(shelf.created[low:high], shelf.machines[low:high], shelf.ends[low:high], strict=True))
+            begun += [(created, machine, end != created) for created, machine, end in rows]
+            over += [(end, machine) for created, machine, end in rows if end > created]
+        return _distinct(sorted(begun), sorted(over), here, self.edges)
+
+    def _machines_here(self) -> set[str]:
+        found: set[str] = set()
+        for shelf in self.shelves:
+            low, high = bisect_left(shelf.created, self.start), bisect_left(shelf.created, self.stop)
+            found.update(shelf.machines[low:high])
+            found.update(shelf.machines[at] for at in shelf.straddling(self.start))
+        return found - {""}
+
+    def machines_of(self, name: str) -> int:
+        """Return how many machines had a session that began in the whole span; name: only those of that column."""
+        found: set[str] = set()
+        if name:
+            found = {row.machine for row in self._rows(name) if row.created < self.stop}
+        else:
+            for shelf in self.shelves:
+                low, high = bisect_left(shelf.created, self.start), bisect_left(shelf.created, self.stop)
+                found.update(shelf.machines[low:high])
+        return len(found - {""})
+
+    def _rows(self, name: str) -> Iterable[Ended]:
+        """Return the rows of a column of rare sessions that began at start or later."""
+        return [row for s in self.shelves for row in getattr(s, name)[bisect_left(getattr(s, name), (self.start,)) :]]
+
+    def _count(self, columns: Sequence[Column]) -> list[int]:
+        if len(self.edges) == 2:
+            return [sum(bisect_left(column, self.stop) - bisect_left(column, self.start) for column in columns)]
+        return counts(self._merged(columns, self.start, self.stop), self.edges)
+
+    def _merged(self, columns: Sequence[Column], start: int, stop: int) -> Column:
+        parts: list[int] = []
+        for column in columns:
+            parts += column[bisect_left(column, start) : bisect_left(column, stop)]
+        parts.sort()
+        return parts
+
+    def _integral(self, starts: Sequence[Column], ends: Sequence[Column]) -> list[int]:
+        """Return, for each bucket and not beyond as_of, the integral of how many starts there were less the ends."""
+        edges = [min(edge, self.as_of) for edge in self.edges]
+        level = sum(bisect_left(c, edges[0]) for c in starts) - sum(bisect_left(c, edges[0]) for c in ends)
+        ups, downs = self._merged(starts, edges[0], edges[-1]), self._merged(ends, edges[0], edges[-1])
+        up, down = _places(ups, edges), _places(downs, edges)
+        found = []
+        for index, (low, high) in enumerate(pairwise(edges)):
+            more, fewer = ups[up[index] : up[index + 1]], downs[down[index] : down[index + 1]]
+            found.append(level * (high - low) + len(more) * high - sum(more) - len(fewer) * high + sum(fewer))
+            level += len(more) - len(fewer)
+        return found
+
+
+def counts(column: Column, edges: Sequence[int]) -> list[int]:
+    """Return how many values of a sorted column lie in each bucket."""
+    return [high - low for low, high in pairwise(_places(column, edges))]
+
+
+def quantile(ordered: Sequence[float], share: float) -> float | None:
+    """Return a quantile by linear interpolation between the values (Hyndman and Fan's type 7); None for no values."""
+    if not ordered:
+        return None
+    place = (len(ordered) - 1) * share
+    low = int(place)
+    high = min(low + 1, len(ordered) - 1)
+    return ordered[low] + (ordered[high] - ordered[low]) * (place - low)
+
+
+def _places(column: Column, edges: Sequence[int]) -> list[int]:
+    return [bisect_left(column, edge) for edge in edges]
+
+
+def _distinct(
+    begun: Sequence[tuple[int, str, bool]],
+    over: Sequence[tuple[int, str]],
+    here: dict[str, int],
+    edges: Sequence[int],
+) -> list[int]:
+    """Return how many different machines are there in each bucket.
+
+    begun has when, where and whether it lasted at all; here counts the sessions at the start by their machine.
+    """
+    found = []
+    up = down = 0
+    for low, high in pairwise(edges):
+        while down < len(over) and over[down][0] <= low:
+            machine = over[down][1]
+            here[machine] -= 1
+            if not here[machine]:
+                del here[machine]
+            down += 1
+        seen: set[str] = set()
+        while up < len(begun) and begun[up][0] < high:
+            _, machine, lasted = begun[up]
+            seen.add(machine)
+            if lasted:
+                here[machine] = here.get(machine, 0) + 1
+            up += 1
+        found.append(len((here.keys() | seen) - {""}))
+    return found

@@ -16,7 +16,7 @@ from datacat.server.judge import Heard, Limits
 from datacat.server.leases import Contacts, Leases
 from datacat.server.own import OwnStream, line_of
 from datacat.store import Head, Query, RecordQuery, Store
-from datacat.store.fold import JUDGED_EVENTS
+from datacat.store.plain import JUDGED_EVENTS
 from datacat.wire.records import APP_KINDS, Closing, Record
 from datacat.wire.routes import OPEN_STATUSES
 

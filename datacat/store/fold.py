@@ -9,6 +9,7 @@ import msgspec
 from datacat.store import episodes, groups
 from datacat.store.episodes import Crash, Hang, Suspension
 from datacat.store.ledger import Stream, ledger
+from datacat.store.plain import JUDGED_EVENTS, counted
 from datacat.wire import records as wire
 from datacat.wire.routes import OPEN_STATUSES, STATUS_CODES
 from datacat.wire.state import effective, merge, same
@@ -16,10 +17,6 @@ from datacat.wire.times import rfc3339
 
 RANKS = {"app": 3, "daemon": 2, "server": 1}
 """Who is believed: the app's own word, then the observed exit, then the server's guess by lease (0: anybody else)."""
-JUDGED_EVENTS = frozenset(
-    {wire.HUNG_EVENT, wire.RECOVERED_EVENT, wire.SUSPENDED_EVENT, wire.RESUMED_EVENT, wire.CRASHED_EVENT}
-)
-"""Events that tell of a verdict; they come from a judge and are no sign of life of the app."""
 _LATEST_US = 253_402_300_799_999_999
 """The last microsecond of the year 9999, where RFC 3339 ends."""
 _STATEFUL = frozenset({wire.StatePatch, wire.Open, wire.Gap})
@@ -163,6 +160,13 @@ def fold(head: Head, state: dict[str, Any], records: Iterable[wire.Record]) -> F
     transitions: list[Transition] = []
     hang_ends: list[HangEnd] = []
     guessed = _is_guess(head)
+    plain = counted(records) if head.status != "crashed" else None
+    if plain is not None:
+        if guessed:
+            _set_status(head, "active", records[0].t, None, None, "app", transitions)
+        head.updated_at = max(head.updated_at, plain.t_max)
+        head.counts = _add(head.counts, plain.counts)
+        return Folded(head, state, False, untraced, transitions, hang_ends)
     for index, record in enumerate(records):
         if isinstance(record, wire.Event):
             events += 1

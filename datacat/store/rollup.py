@@ -72,9 +72,9 @@ def roll_up(
     events: list[Event] = []
     metrics: list[Metric] = []
     for record in records:
-        if type(record) is Event:
+        if isinstance(record, Event):
             events.append(record)
-        elif type(record) is Metric:
+        elif isinstance(record, Metric):
             metrics.append(record)
     delta = Delta(before.product, before.version, rows)
     if events:

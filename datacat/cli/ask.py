@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 import click
 
 from datacat import __version__
+from datacat.cli import preferences
 from datacat.errors import NotFound, UplinkError, WireError
 from datacat.wire import ids, routes
 
@@ -21,14 +22,14 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
 def server_option(command: _Command) -> _Command:
-    """Let --server and --api-key stand behind the subcommand too; server_of(ctx, server, api_key) takes them."""
-    key = click.option("--api-key", metavar="KEY", help="A key that may read.")
-    return click.option("--server", metavar="URL", help="Where the server is.")(key(command))
+    """Let --server and the key stand behind the subcommand too; server_of(ctx, server, api_key) takes them."""
+    key = click.option("--api-key", metavar="KEY", help="A key of the server; --key-file hides it from other users.")
+    return click.option("--server", metavar="URL", help="Where the server is.")(key(preferences.key_options(command)))
 
 
 def server_url(ctx: click.Context, server: str | None) -> str:
     """Return the server's address without a slash at its end. Raises: click.BadParameter when it is none."""
-    url: str = server or (ctx.obj or {}).get("server") or routes.SERVER_URL
+    url = preferences.target(ctx, server).server
     if "://" not in url:
         url = f"http://{url}"
     try:
@@ -43,18 +44,27 @@ def server_url(ctx: click.Context, server: str | None) -> str:
 
 def server_of(ctx: click.Context, server: str | None, api_key: str | None) -> "Server":
     """Return the server that the options, the environment or the default name."""
-    return Server(server_url(ctx, server), api_key=api_key or (ctx.obj or {}).get("api_key"))
+    target = preferences.target(ctx, server, api_key)
+    return Server(server_url(ctx, server), api_key=target.api_key, ca_file=target.ca_file)
+
+
+def key_of(ctx: click.Context, api_key: str | None) -> str | None:
+    """Return the key that the options, the environment or the user's file name."""
+    return preferences.target(ctx, None, api_key).api_key or None
 
 
 class Server:
     """A datacat server. For one thread; close() or `with` lets go of the connection."""
 
-    def __init__(self, url: str, *, api_key: str | None = None, timeout_s: float = TIMEOUT_S) -> None:
+    def __init__(
+        self, url: str, *, api_key: str | None = None, ca_file: str = "", timeout_s: float = TIMEOUT_S
+    ) -> None:
         import requests  # 100 ms that the help does not need
 
         self.url = url
         self._requests = requests
         self._timeout_s = timeout_s
+        self._verify: str | bool = ca_file or True
         self._http = requests.Session()
         # A proxy of the environment cannot reach our own machine; elsewhere it may be the only way.
         self._http.trust_env = not _is_loopback(urlsplit(url).hostname or "")
@@ -73,17 +83,30 @@ class Server:
         self._http.close()
 
     def get(self, path: str, params: Params | None = None) -> Any:
-        """Return the JSON that path answers.
+        """Return the JSON that path answers. Raises: as ask()."""
+        return self.ask("GET", path, params=params)
+
+    def ask(self, method: str, path: str, *, params: Params | None = None, body: Any = None) -> Any:
+        """Return the JSON that the server answers to a request, whose body is sent as JSON; None for no content.
 
         Raises: UplinkError with status 0 when nobody answers or it is no datacat server, else with the HTTP status.
         """
         try:
-            answer = self._http.get(self.url + path, params=params, timeout=self._timeout_s)
-        except self._requests.RequestException as error:
+            answer = self._http.request(
+                method, self.url + path, params=params, json=body, timeout=self._timeout_s, verify=self._verify
+            )
+        except self._requests.exceptions.SSLError as error:
+            raise UplinkError(
+                f"the certificate of {self.url} is not trusted ({_reason(error)})",
+                hint="name the authority that it is from with --ca-file or DATACAT_CA_FILE",
+            ) from error
+        except OSError as error:  # requests: also a CA file that is not there
             raise UplinkError(
                 f"no datacat server answers at {self.url} ({_reason(error)})",
                 hint="start one with datacat-server, or name another with --server or DATACAT_SERVER_URL",
             ) from error
+        if answer.status_code == 204:
+            return None
         try:
             body = answer.json()
         except ValueError as error:
@@ -166,5 +189,5 @@ def _reason(error: Exception) -> str:
 def _refusal(url: str, status: int, problem: Mapping[str, Any]) -> UplinkError:
     detail = problem.get("detail") or problem.get("title") or f"HTTP {status}"
     fields = "".join(f"; {item.get('pointer', '')}: {item.get('detail', '')}" for item in problem.get("errors", ()))
-    hint = "give a key with --api-key or DATACAT_API_KEY" if status in (401, 403) else ""
+    hint = "give a key with --key-file, --api-key or DATACAT_API_KEY" if status in (401, 403) else ""
     return UplinkError(f"the server at {url} refused: {detail}{fields}", status=status, body=dict(problem), hint=hint)

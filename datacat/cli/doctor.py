@@ -11,6 +11,7 @@ from datacat import __version__
 from datacat.cli import checks, exits
 from datacat.cli.ask import server_option, server_url
 from datacat.cli.checks import Answer, Finding
+from datacat.cli.preferences import Target, target
 from datacat.errors import HostError
 
 _MARKS = {"ok": ("ok", "green"), "note": ("note", "yellow"), "problem": ("PROBLEM", "red")}
@@ -29,7 +30,7 @@ def command(ctx: click.Context, as_json: bool, data_dir: str, server: str | None
 
     The exit code is 1 when there is a problem.
     """
-    findings = list(_findings(server_url(ctx, server), api_key, data_dir))
+    findings = list(_findings(server_url(ctx, server), target(ctx, server, api_key), data_dir))
     if as_json:
         click.echo(json.dumps([finding._asdict() for finding in findings], indent=2))
     else:
@@ -41,8 +42,8 @@ def command(ctx: click.Context, as_json: bool, data_dir: str, server: str | None
     return exits.FAILED if any(finding.level == "problem" for finding in findings) else exits.OK
 
 
-def _findings(url: str, api_key: str | None, data_dir: str) -> Iterator[Finding]:
-    about_server = list(checks.server(url, lambda path: _get(url, path, api_key), __version__, checks.now_s()))
+def _findings(url: str, wanted: Target, data_dir: str) -> Iterator[Finding]:
+    about_server = list(checks.server(url, lambda path: _get(url, path, wanted), __version__, checks.now_s()))
     yield from about_server
     yield from checks.port(url, about_server[0].level == "ok")
     if sys.platform == "linux":
@@ -55,15 +56,15 @@ def _findings(url: str, api_key: str | None, data_dir: str) -> Iterator[Finding]
     yield from checks.spool()
 
 
-def _get(url: str, path: str, api_key: str | None) -> Answer:
+def _get(url: str, path: str, wanted: Target) -> Answer:
     import requests  # 100 ms that the help does not need
 
-    headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+    headers = {"Authorization": f"Bearer {wanted.api_key}"} if wanted.api_key else {}
     try:
         with requests.Session() as http:
             http.trust_env = False
-            answer = http.get(url + path, headers=headers, timeout=_TIMEOUT_S)
-    except requests.RequestException as error:
+            answer = http.get(url + path, headers=headers, timeout=_TIMEOUT_S, verify=wanted.ca_file or True)
+    except OSError as error:  # requests: also a CA file that is not there
         return Answer(0, type(error).__name__)
     try:
         body = answer.json()

@@ -10,7 +10,7 @@ import click
 from click.shell_completion import shell_complete
 
 from datacat import __version__
-from datacat.cli import exits
+from datacat.cli import exits, preferences
 from datacat.errors import DatacatError, UplinkError
 from datacat.wire import routes
 
@@ -21,6 +21,7 @@ COMMANDS = {
     "run": ("datacat.cli.run", "Run a program in any language and record it."),
     "demo": ("datacat.cli.demo.command", "Watch six programs end in six ways."),
     "service": ("datacat.cli.service", "Make the server a service of this machine; start, stop, watch it."),
+    "keys": ("datacat.cli.keys", "Make, list and revoke the keys of a server."),
     "doctor": ("datacat.cli.doctor", "Find out what is wrong with the server, and what to do about it."),
 }
 """Subcommand: the module whose `command` it is, and the line that the help shows without loading it."""
@@ -52,17 +53,15 @@ class _Lazy(click.Group):
 @click.option(
     "--server",
     metavar="URL",
-    envvar="DATACAT_SERVER_URL",
-    default=routes.SERVER_URL,
-    show_default=True,
-    help="Where the server is. [env: DATACAT_SERVER_URL]",
+    help=f"Where the server is. [env: DATACAT_SERVER_URL; default: {routes.SERVER_URL}]",
 )
-@click.option("--api-key", metavar="KEY", envvar="DATACAT_API_KEY", help="A key that may read. [env: DATACAT_API_KEY]")
+@click.option("--api-key", metavar="KEY", help="A key of the server. [env: DATACAT_API_KEY]")
+@preferences.key_options
 @click.option("--debug", is_flag=True, envvar="DATACAT_DEBUG", help="Show the stack of an error. [env: DATACAT_DEBUG]")
 @click.pass_context
-def group(ctx: click.Context, server: str, api_key: str | None, debug: bool) -> None:
+def group(ctx: click.Context, server: str | None, api_key: str | None, debug: bool) -> None:
     """Datacat, a flight recorder for applications: which sessions are active, hung or crashed, and why."""
-    ctx.obj = {"server": server, "api_key": api_key, "debug": debug}
+    ctx.ensure_object(dict).update(server=server, api_key=api_key, debug=debug)
 
 
 def main(argv: Sequence[str] | None = None) -> NoReturn:

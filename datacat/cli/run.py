@@ -74,7 +74,7 @@ def command(
             version,
             environment=environment,
             state={"command": list(command), "directory": _directory()},
-            api_key=api_key or (ctx.obj or {}).get("api_key"),
+            api_key=ask.key_of(ctx, api_key),
         )
         if verbose:
             click.echo(f"datacat: session {session.id}", err=True)

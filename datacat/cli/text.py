@@ -53,6 +53,12 @@ def moment_us(text: str, now_us: int) -> int:
         raise WireError(f"{text!r} is not a time", hint="use 2h, 30min or 7d (ago), 2026-01-31, or RFC 3339") from error
 
 
+def later_us(text: str, now_us: int) -> int:
+    """Return the Unix us of a time to come: 90d (from now on), or what moment_us() takes. Raises: WireError."""
+    moment = moment_us(text, now_us)
+    return 2 * now_us - moment if _AGO.fullmatch(text.strip()) else moment
+
+
 def us_of(value: Any) -> int:
     """Return the Unix us of a timestamp of the API, 0 for null."""
     return times.to_us(value) if value else 0

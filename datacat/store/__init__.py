@@ -151,6 +151,13 @@ class Store(Protocol):
     def heads(self, query: Query) -> Page:
         """Return one page of heads. Raises: WireError when the cursor or the sort field is not one of ours."""
 
+    def scan(self, query: Query) -> Iterator[Head]:
+        """Yield what is in memory of every session that passes the query's conditions on heads, oldest first.
+
+        What is yielded has at least the scalar attributes of a Head (head() gives the whole one). Conditions on states
+        and records, sort, limit, cursor and budget_s play no part. Sessions that come or go meanwhile are seen or not.
+        """
+
     def records(self, session_id: str, query: RecordQuery) -> Iterator[Row]:
         """Yield the records that match, in order. Raises: NotFound, Deleted."""
 

@@ -4,6 +4,7 @@ import bisect
 import heapq
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 
 from datacat.errors import Deleted, NotFound
 from datacat.store import Page, Query
@@ -105,6 +106,11 @@ class Heads:
         """Return every head, oldest session first."""
         with self._lock:
             return [self._heads[session_id] for _, session_id in self._created]
+
+    def scan(self, query: Query) -> Iterator[Head]:
+        """Yield the heads that match by themselves, oldest session first; sort, limit and cursor play no part."""
+        anywhere = replace(query, sort="created_at", cursor="")
+        return (head for head in self._by_creation(anywhere, descending=False) if head_matches(head, query))
 
     def page(self, query: Query, deep: Callable[[Head, Query], bool], clock: Callable[[], float]) -> Page:
         """Return the page that query asks for.

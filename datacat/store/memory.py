@@ -87,6 +87,10 @@ class MemoryStore:
         """See Store.heads."""
         return self._heads.page(query, lambda head, wanted: passes(self, head, wanted), self._clock)
 
+    def scan(self, query: Query) -> Iterator[Head]:
+        """See Store.scan."""
+        return self._heads.scan(query)
+
     def records(self, session_id: str, query: RecordQuery) -> Iterator[Row]:
         """See Store.records."""
         session = self._session(session_id)

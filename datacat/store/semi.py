@@ -128,12 +128,14 @@ class SemiStore:
         """See Store.heads."""
         return self._heads.page(query, lambda head, wanted: passes(self, head, wanted), self._clock)
 
+    def scan(self, query: Query) -> Iterator[Head]:
+        """See Store.scan."""
+        return self._heads.scan(query)
+
     def records(self, session_id: str, query: RecordQuery) -> Iterator[Row]:
         """See Store.records. Raises Corrupt when the records of a batch are not what was written."""
         session = self._session(session_id)
-        with self._lock:
-            chunks = list(session.chunks)
-        return read_rows(chunks, query, lambda chunk: entry.lines_of(self._read(session_id, chunk)))
+        return read_rows(list(session.chunks), query, lambda chunk: entry.lines_of(self._read(session_id, chunk)))
 
     def rollups(self, query: RollupQuery) -> Rollups:
         """See Store.rollups."""
@@ -194,8 +196,7 @@ class SemiStore:
 
     def stats(self) -> dict[str, int]:
         """See Store.stats."""
-        with self._lock:
-            chunks = sum(len(session.chunks) for session in list(self._sessions.values()))
+        chunks = sum(len(session.chunks) for session in list(self._sessions.values()))
         return {**self._heads.counts(), **self._segments.stats(), "chunks": chunks, "records": self._records}
 
     def close(self) -> None:

@@ -558,3 +558,16 @@ def test_readers_see_whole_batches_only(store):
 def test_an_unknown_store_is_refused_with_the_allowed_form(url):
     with pytest.raises(ConfigError, match="memory: or semidbm:PATH"):
         open_store(url)
+
+
+def test_scan_gives_every_session_that_passes_the_conditions_on_heads_oldest_first(store):
+    for number, (product, t) in enumerate([("a", 300), ("b", 100), ("a", 200), ("a", 900)]):
+        put(store, sid(number), opened(t=t, product=product))
+    assert [head.id for head in store.scan(Query())] == [sid(1), sid(2), sid(0), sid(3)]
+    query = Query(product=("a",), from_us=200, to_us=900, sort="-product", limit=1, cursor="x", event=("none",))
+    found = list(store.scan(query))
+    assert [(head.id, head.product, head.created_at, head.status) for head in found] == [
+        (sid(2), "a", 200, "active"), (sid(0), "a", 300, "active"),
+    ]  # fmt: skip
+    store.drop(sid(2))
+    assert [head.id for head in store.scan(query)] == [sid(0)]

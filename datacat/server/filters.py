@@ -45,8 +45,8 @@ def sessions(request: Request, *, limit: int = 100) -> Query:
         to_us=time_of(request, "to"),
         at=word("at", request.one("at", "start"), _AT),
         q=request.one("q"),
-        state=tuple(_path_value("state", text) for text in request.query.get("state", ())),
-        state_ever=tuple(_path_value("state_ever", text) for text in request.query.get("state_ever", ())),
+        state=tuple(path_value("state", text) for text in request.query.get("state", ())),
+        state_ever=tuple(path_value("state_ever", text) for text in request.query.get("state_ever", ())),
         has=has,
         sort=request.one("sort", "-created_at"),
         limit=count_of(request, "limit", limit, 1, MAX_LIMIT),
@@ -137,7 +137,7 @@ def _count_or_all(request: Request, name: str) -> int | None:
     return count_of(request, name, Wanted._field_defaults[name], 0, 1_000_000)
 
 
-def _path_value(name: str, text: str) -> tuple[str, Any]:
+def path_value(name: str, text: str) -> tuple[str, Any]:
     """Return (path, value) of `path:value`; a value that is no JSON is a text."""
     path, colon, value = text.partition(":")
     if not path or not colon:

@@ -4,22 +4,7 @@ import csv
 import io
 
 import pytest
-
-US = 1_000_000
-MINUTE = 60 * US
-HOUR = 3600 * US
-
-
-def ask(server, path, **parameters):
-    from urllib.parse import urlencode
-
-    answer = server.get(f"/api/query/{path}?{urlencode(parameters, doseq=True)}")
-    assert answer.status == 200, answer.body
-    return answer.json
-
-
-def rows(server, path, **parameters):
-    return ask(server, path, **parameters)["rows"]
+from querying import MINUTE, ask, rows
 
 
 @pytest.fixture

@@ -31,6 +31,9 @@ class Filter:
         return (not self.included or value in self.included) and value not in self.excluded
 
 
+_ANY = Filter()
+
+
 @dataclass(frozen=True, slots=True)
 class Asked:
     """One question. values are the parameters by name; filters those of the sessions' dimensions that say something.
@@ -46,6 +49,10 @@ class Asked:
 
     def __getitem__(self, name: str) -> Any:
         return self.values[name]
+
+    def sees_product(self, product: str) -> bool:
+        """Return whether the filter of products and the asker's key let a product pass."""
+        return (not self.products or product in self.products) and self.filters.get("product", _ANY).passes(product)
 
     def buckets(self) -> spans.Buckets:
         """Return the buckets of a time series; with many groups they are fewer, so that an answer stays bounded."""
@@ -121,6 +128,8 @@ def split(text: str) -> list[str]:
 def _value(parameter: Parameter, given: list[str], now_us: int) -> Any:
     """Return the value of a parameter of its kind. Raises: Refusal, WireError."""
     name, kind = parameter.name, parameter.kind
+    if kind == "texts":
+        return tuple(text for text in given if text)
     if kind in ("filter", "words", "names", "numbers"):
         given = given if any(given) else [parameter.default or ""]
         items = [item.strip() if kind != "filter" else item for text in given for item in split(text)]

@@ -83,11 +83,7 @@ def is_plain(asked: Asked) -> bool:
 
 def of_shelf(asked: Asked, product: str, version: str) -> bool:
     """Return whether the filters let sessions of this product and version pass."""
-    return (
-        (not asked.products or product in asked.products)
-        and asked.filters.get("product", _ANY).passes(product)
-        and asked.filters.get("version", _ANY).passes(version)
-    )
+    return asked.sees_product(product) and asked.filters.get("version", _ANY).passes(version)
 
 
 def passes(asked: Asked, head: Head) -> bool:

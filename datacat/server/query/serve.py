@@ -22,7 +22,7 @@ def query_routes(ground: Ground, clock_us: Callable[[], int]) -> list[Route]:
             PREFIX + endpoint.path,
             _handler(endpoint, ground, clock_us),
             "read",
-            tuple(parameter.name for parameter in endpoint.parameters),
+            tuple(one.name for one in endpoint.parameters if f"{{{one.name}}}" not in endpoint.path),
         )
         for endpoint in TABLE
     ]

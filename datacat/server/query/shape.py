@@ -32,7 +32,8 @@ class Parameter:
     """A parameter.
 
     kind: time (see spans.time_of), length (see spans.length_of), text, filter (values, ! means not), words (of a fixed
-    list), names (free words), count (from low to high), numbers, word (one of words), flag (0 or 1).
+    list), names (free words), texts (each stands for itself), count (from low to high), numbers, word (one of words),
+    flag (0 or 1).
     default is a text as it would be given; None: there is none.
     """
 

@@ -1,6 +1,6 @@
 """The table of the query layer: every endpoint with its parameters, columns and function."""
 
-from datacat.server.query import health
+from datacat.server.query import health, sessions, state, values
 from datacat.server.query import parameters as p
 from datacat.server.query.measures import HANG_MEASURES, MEASURES, SHARES
 from datacat.server.query.shape import Endpoint, Parameter
@@ -60,5 +60,76 @@ TABLE: tuple[Endpoint, ...] = (
         health.hangs_timeseries,
         1,
         "from=-7d&measures=count,ttr_p50",
+    ),
+    Endpoint(
+        "values/{dim}",
+        "Values of a dimension",
+        "Products, versions and the other dimensions of sessions in the span; events, categories, groups, exceptions, "
+        "metrics and tags as the apps named them. Versions are sorted newest first, others by count.",
+        (
+            Parameter("dim", "word", "the dimension", values.DIMS, required=True),
+            *(parameter for parameter in p.COMMON if parameter.name not in ("q", "has")),
+            Parameter("q", "text", "a text that the value contains"),
+            p.limit(),
+            Parameter("placeholder", "text", "the value of one row when there is none"),
+        ),
+        values.COLUMNS,
+        values.values,
+        len(values.COLUMNS),
+        "product=editor",
+    ),
+    Endpoint(
+        "sessions",
+        "Sessions",
+        "One page of sessions. state=, state_ever= and event= look into the records of the sessions that pass the "
+        "other filters, for at most two seconds: meta.truncated says that the cursor goes on where that ended.",
+        (
+            *p.COMMON,
+            Parameter("at", "word", "which time lies in the span", ("start", "overlap", "end"), "overlap"),
+            Parameter("state", "texts", "path:value that the state has now; repeat it for more"),
+            Parameter("state_ever", "texts", "path:value that the state had at any time"),
+            Parameter("event", "names", "only sessions with an event of one of these names"),
+            p.sort("-started_at", sessions.SORTS),
+            p.limit(),
+            p.CURSOR,
+        ),
+        sessions.COLUMNS,
+        sessions.sessions,
+        len(sessions.COLUMNS),
+        "from=-7d&status=crashed&sort=-ended_at&limit=5",
+    ),
+    Endpoint(
+        "transitions",
+        "Changes of status",
+        "The newest sessions of the span: the status at its begin, a row for each change, and the last one again "
+        "at its end. With sample=interval a row for each bucket instead.",
+        (
+            *p.COMMON,
+            p.INTERVAL,
+            p.POINTS,
+            Parameter("limit_sessions", "count", "at most so many sessions", default="20", low=1, high=50),
+            Parameter("sample", "word", "a row for each bucket", ("interval",)),
+        ),
+        sessions.TRANSITIONS,
+        sessions.transitions,
+        len(sessions.TRANSITIONS),
+        "from=-1d&limit_sessions=5",
+    ),
+    Endpoint(
+        "state",
+        "State at a time",
+        "The flat state of a session at a time; with diff= only what differs between the two times, with before_end= "
+        "what changed in so many seconds before the session's end.",
+        (
+            Parameter("session", "text", "the id of the session", required=True),
+            Parameter("at", "time", "the time; default now"),
+            Parameter("diff", "time", "another time to compare with"),
+            Parameter("before_end", "count", "seconds before the end, or before the newest record", low=1, high=10**7),
+            p.FORMAT,
+        ),
+        (*state.COLUMNS, *state.DIFF),
+        state.state,
+        len(state.COLUMNS),
+        "session=01890a5d-ac96-774b-bcce-000000000001",
     ),
 )

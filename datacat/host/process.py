@@ -25,6 +25,9 @@ _INFO = struct.Struct("=Q52xi16x")
 NOTE_EXITSTATUS = 0x04000000
 """Not in the select module. Source: xnu, bsd/sys/event.h."""
 
+_REAPING_S = 0.1
+"""A process that has ended and whose status we may not read in /proc: its parent may be reaping it just now."""
+
 SYNCHRONIZE = 0x00100000
 PROCESS_QUERY_LIMITED_INFORMATION = 0x1000
 WAIT_OBJECT_0 = 0
@@ -98,6 +101,7 @@ class PidfdWatch:
         self.target = target
         self._fd = fd
         self._root = root
+        self._told_by_pidfd = True
 
     def fileno(self) -> int | None:
         """Return the pidfd."""
@@ -109,11 +113,13 @@ class PidfdWatch:
             return UNKNOWN_EXIT
         if not _readable(self._fd, timeout_s):
             return None
-        # Before its parent has reaped it /proc tells the status, afterwards the pidfd does: one of three looks hits.
-        for look in (self._from_pidfd, self._from_proc, self._from_pidfd):
-            if (status := look()) is not None:
-                return from_wait_status(status)
-        return UNKNOWN_EXIT
+        # Before its parent has reaped it /proc tells the status, afterwards the pidfd does.
+        status = self._from_pidfd()
+        if status is None:
+            status = self._from_proc()
+        if status is None and self._told_by_pidfd and _hung_up(self._fd, _REAPING_S):
+            status = self._from_pidfd()
+        return UNKNOWN_EXIT if status is None else from_wait_status(status)
 
     def close(self) -> None:
         """Close the pidfd."""
@@ -131,6 +137,7 @@ class PidfdWatch:
         try:
             fcntl.ioctl(self._fd, PIDFD_GET_INFO, info)
         except OSError:  # an older kernel
+            self._told_by_pidfd = False
             return None
         mask, status = _INFO.unpack(info)
         return int(status) if mask & PIDFD_INFO_EXIT else None
@@ -146,7 +153,8 @@ class PidfdWatch:
             fields = (folder / "stat").read_bytes().rpartition(b")")[2].split()
         except OSError:
             return None
-        if fields[0] != b"Z" or int(fields[19]) != self.target.start:
+        # X is a process that is being reaped just now.
+        if fields[0] not in (b"Z", b"X") or int(fields[19]) != self.target.start:
             return None
         return int(fields[49])
 
@@ -272,6 +280,15 @@ def _readable(fd: int, timeout_s: float) -> bool:
         return False
     poll = select.poll()  # not select(), which refuses descriptors above 1023
     poll.register(fd, select.POLLIN)
+    return bool(poll.poll(max(0, int(timeout_s * 1000))))
+
+
+def _hung_up(fd: int, timeout_s: float) -> bool:
+    """Wait until a process that has ended is reaped: its pidfd then says POLLHUP (Linux 6.9)."""
+    if sys.platform == "win32":
+        return False
+    poll = select.poll()
+    poll.register(fd, 0)
     return bool(poll.poll(max(0, int(timeout_s * 1000))))
 
 

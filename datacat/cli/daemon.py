@@ -15,6 +15,7 @@ from datacat.host.process import Target
 from datacat.wire import layout
 
 USAGE_ERROR = 2
+FILES = 1024
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -44,6 +45,8 @@ def run(arguments: list[str]) -> int:
     spool_folder = Path(flags["spool"]) if flags["spool"] else host.state_dir() / layout.SPOOL_DIR
     from datacat.daemon.daemon import Daemon
 
+    os.umask(0o077)  # the app's own is not made for a journal
+    host.allow_files(FILES)  # an app with a tight limit hands it down
     if owner is not None:
         oom.be_spared()  # it shares the app's memory limit, and has to tell what became of the app
     try:

@@ -38,6 +38,7 @@ def create_child_session(
         meta.source = "run"
         meta.pid = pid
         meta.process_start = _process_start(pid)
+        meta.process_image = ""  # a shell that becomes the program is what was asked for
         oom_counter = oom.counter_of(pid)
         meta.oom_counter, meta.oom_kills = str(oom_counter or ""), oom.kills(oom_counter)
         if api_key:

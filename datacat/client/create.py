@@ -114,6 +114,7 @@ def _meta(
         created_us=now_us,
         pid=pid,
         process_start=process_start,
+        process_image=host.process_image(pid),
         pid_namespace=host.pid_namespace(),
         boot_id=host.boot_id(),
         machine_id=host.machine_id(),

@@ -14,6 +14,7 @@ from datacat.errors import HostError, JournalError
 from datacat.wire import layout
 
 _DIR_MODE = 0o700
+_FILE_MODE = 0o600
 _MEMORY_ROOT = "/dev/shm"  # noqa: S108  the folder below it is the user's own and its owner is checked
 
 
@@ -37,12 +38,11 @@ def choose_spool(folders: Iterable[Path]) -> Path:
     for folder in folders:
         spool = folder / layout.SPOOL_DIR
         try:
-            folder.mkdir(_DIR_MODE, parents=True, exist_ok=True)
+            _make_dirs(folder)
             if not _is_ours(folder):
                 reasons.append(f"{folder} belongs to somebody else")
                 continue
-            spool.mkdir(_DIR_MODE, exist_ok=True)
-            (spool / layout.OWNERS_DIR).mkdir(_DIR_MODE, exist_ok=True)
+            _make_dirs(spool / layout.OWNERS_DIR)
             if os.access(spool, os.W_OK | os.X_OK):
                 return spool
             reasons.append(f"{spool} cannot be written")
@@ -60,11 +60,13 @@ def make_session(spool: Path, session_id: str, stream: str) -> Path:
     """Make the folder of a session, without session.json: to readers it is no session yet. Raises: JournalError."""
     folder = spool / session_id
     try:
-        folder.mkdir(_DIR_MODE)
-        (folder / stream).mkdir(_DIR_MODE)
+        for made in (folder, folder / stream):
+            made.mkdir(_DIR_MODE)
+            made.chmod(_DIR_MODE)
         if hasattr(os, "mkfifo"):
             with contextlib.suppress(OSError):  # some file systems have no pipes: the daemon looks every few seconds
-                os.mkfifo(folder / layout.WAKE_FILE, 0o600)
+                os.mkfifo(folder / layout.WAKE_FILE, _FILE_MODE)
+                (folder / layout.WAKE_FILE).chmod(_FILE_MODE)
     except OSError as error:
         raise JournalError(f"cannot make {folder}: {error.strerror}") from error
     return folder
@@ -73,7 +75,7 @@ def make_session(spool: Path, session_id: str, stream: str) -> Path:
 def map_beat(folder: Path) -> mmap.mmap:
     """Make and map the beat file. Raises: JournalError."""
     try:
-        fd = os.open(folder / layout.BEAT_FILE, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
+        fd = create_file(folder / layout.BEAT_FILE, os.O_RDWR)
         try:
             host.preallocate(fd, layout.BEAT_FILE_BYTES)
             return mmap.mmap(fd, layout.BEAT_FILE_BYTES)
@@ -87,7 +89,7 @@ def publish(folder: Path, meta: layout.Meta) -> None:
     """Write session.json: from now on it is a session. Raises: JournalError."""
     temporary = folder / f"{layout.META_FILE}.new"
     try:
-        with open(temporary, "wb", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+        with open(temporary, "wb", opener=create_file) as file:
             file.write(msgspec.json.encode(meta))
         temporary.rename(folder / layout.META_FILE)
     except OSError as error:
@@ -124,6 +126,29 @@ def wake(folder: Path) -> None:
                 os.write(fd, b"w")
         finally:
             os.close(fd)
+
+
+def create_file(path: str | Path, flags: int) -> int:
+    """Open a file for the user alone, made when it is not there, whatever the app's umask is. Raises: OSError."""
+    fd = os.open(path, flags | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), _FILE_MODE)
+    if hasattr(os, "fchmod"):
+        with contextlib.suppress(OSError):  # somebody else's, or a file system without modes
+            os.fchmod(fd, _FILE_MODE)
+    return fd
+
+
+def _make_dirs(folder: Path) -> None:
+    """Make a folder and those above it that are missing, for the user alone, whatever the app's umask is."""
+    for each in [*reversed(folder.parents), folder]:
+        try:
+            each.mkdir(_DIR_MODE)
+        except FileExistsError:
+            continue
+        except OSError:
+            if not each.is_dir():
+                raise
+            continue
+        each.chmod(_DIR_MODE)
 
 
 def _is_ours(folder: Path) -> bool:

@@ -1,4 +1,4 @@
-"""See how the app ends: exceptions of the main thread, of threads and of asyncio, crashes. Chained to what was there.
+"""See how the app ends: exceptions of main thread, threads, asyncio and atexit, crashes. Chained to what was there.
 
 Everything here belongs to the process, not to one session: installed with the first session, taken back with the last
 one that ended. A hook that somebody else has put over ours stays; ours then only passes on.
@@ -37,6 +37,8 @@ def install(session: "Session", *, exceptions: bool, crashes: bool) -> None:
             sys.excepthook = _on_exception
             _chained["threading"] = threading.excepthook
             threading.excepthook = _on_thread_exception
+            _chained["unraisable"] = sys.unraisablehook
+            sys.unraisablehook = _on_unraisable
     if crashes:
         _watch_crashes(session)
         stacks.install(session.journal_folder, hangs.stacks_way(session.meta.settings, os.environ))
@@ -56,6 +58,8 @@ def remove(session: "Session") -> None:
         sys.excepthook = _chained.pop("sys")
     if threading.excepthook is _on_thread_exception:
         threading.excepthook = _chained.pop("threading")
+    if sys.unraisablehook is _on_unraisable:
+        sys.unraisablehook = _chained.pop("unraisable")
 
 
 def watch_asyncio() -> None:
@@ -101,6 +105,21 @@ def _on_thread_exception(args: Any) -> None:
     except Exception as mistake:  # the app's own hook must run
         guard.swallowed(mistake)
     _chained.get("threading", threading.__excepthook__)(args)
+
+
+def _on_unraisable(args: Any) -> None:
+    """See what cannot be raised to anybody: errors of atexit functions, of __del__, of callbacks of weak references."""
+    try:
+        if isinstance(args.exc_value, Exception):
+            data = {"message": args.err_msg or "Exception ignored"}
+            if name := getattr(args.object, "__qualname__", None):  # never its repr: it may be half gone
+                data["object"] = str(name)
+            for session in tuple(_sessions):
+                _record(session, args.exc_value, "error", data)
+    except Exception as mistake:  # the app's own hook must run
+        guard.swallowed(mistake)
+    chained: Callable[..., Any] = _chained.get("unraisable", sys.__unraisablehook__)
+    chained(args)
 
 
 def _on_asyncio_context(context: dict[str, Any]) -> None:

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from datacat import host
+from datacat.client.folder import create_file
 from datacat.errors import HostError, JournalError
 from datacat.wire import layout
 
@@ -151,7 +152,7 @@ class Journal:
         path = self.folder / layout.segment_name(self._next_number)
         temporary = path.with_suffix(".new")
         try:
-            fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC | getattr(os, "O_CLOEXEC", 0), 0o600)
+            fd = create_file(temporary, os.O_RDWR | os.O_TRUNC)
         except OSError as error:
             raise JournalError(f"cannot create {temporary}: {error.strerror}") from error
         try:

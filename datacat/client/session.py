@@ -351,6 +351,7 @@ class Session:
             self._looked_us, self._look_at_us = t, t + LOOK_EVERY_US
             if not self._ended:
                 self._carrier.look()
+                hooks.watch_asyncio()  # the app may have imported it since
         except Exception as error:
             guard.swallowed(error)
         finally:

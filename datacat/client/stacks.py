@@ -20,6 +20,7 @@ from types import FrameType
 from typing import NamedTuple
 
 from datacat.client import alarm
+from datacat.client.folder import create_file
 from datacat.wire import hangs, layout
 
 MAX_BYTES = 1_000_000
@@ -132,8 +133,7 @@ def open_high(path: Path) -> int:
 
     An app that closes all descriptors and opens its own file must not get the number that a crash is written to.
     """
-    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_CLOEXEC", 0)
-    fd = os.open(path, flags, 0o600)
+    fd = create_file(path, os.O_WRONLY | os.O_APPEND)
     if sys.platform == "win32":
         return fd
     import fcntl

@@ -22,6 +22,7 @@ from urllib.parse import SplitResult, parse_qs, urlsplit
 
 import msgspec
 
+from datacat import host
 from datacat.daemon.config import AUTO_PORT
 from datacat.daemon.desk import Answer, Ask
 from datacat.errors import Busy, Deleted, HostError, JournalError, NotFound, WireError
@@ -34,6 +35,8 @@ _log = logging.getLogger(__name__)
 HOST = "127.0.0.1"
 THREADS = 6
 """Each may wait for the server up to some seconds; one is enough for everything else."""
+FILES = 64
+"""Open files that endpoints and their requests may take; a daemon that has fewer needs them for its sessions."""
 REQUEST_TIMEOUT_S = 5.0
 """For the whole of a request, and again for the answer."""
 ANSWER_TIMEOUT_S = 70.0
@@ -56,7 +59,9 @@ class Intake:
     """Listen on one port. submit gives an ask to the main thread; read answers what needs the server."""
 
     def __init__(self, port: int, submit: Callable[[Ask], None], read: Read) -> None:
-        """Bind and listen. port may be AUTO_PORT. Raises: HostError when the port is taken."""
+        """Bind and listen. port may be AUTO_PORT. Raises: HostError when the port is taken, or files are scarce."""
+        if host.allow_files(0) < FILES:
+            raise HostError(f"fewer than {FILES} open files are allowed", hint="raise the limit: ulimit -n")
         self.submit = submit
         self.read = read
         self._listener = listen(port)

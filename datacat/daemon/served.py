@@ -23,7 +23,7 @@ from datacat.host.process import Exit, Target
 from datacat.wire import layout
 from datacat.wire.layout import Meta
 from datacat.wire.lines import encode
-from datacat.wire.records import MAX_RECORD_BYTES, Beat, Dropped, Event, Metric, Record
+from datacat.wire.records import MAX_RECORD_BYTES, Beat, Dropped, Event, Metric, Record, Verdict
 
 _log = logging.getLogger(__name__)
 
@@ -138,6 +138,8 @@ class Served:
         self._note_drops(now_us)
         if self.ended:
             return False
+        if self._became_another_program(now_us):
+            return False
         held = usage.stopped_or_traced(self.target.pid) if self.target else ""
         seen = watch.Look(
             host.awake_ns(),
@@ -208,6 +210,17 @@ class Served:
         if verdict.is_crash(witness):
             witness = self._with_last_words(witness, dump)
         self.write(*verdict.judge(witness))
+
+    def _became_another_program(self, now_us: int) -> bool:
+        """Write the verdict when the app has called exec: nothing of it is left, though its pid lives on."""
+        if self.target is None or not self.meta.process_image:
+            return False
+        if host.process_image(self.target.pid) in ("", self.meta.process_image):
+            return False
+        detail = f"it became another program by exec: {usage.program(self.target.pid)}"
+        self.write(Verdict(t=now_us, status="ended", reason="closed", detail=detail.rstrip(": ")))
+        self.refresh()
+        return True
 
     def _killed_for_memory(self, seen: Exit | None) -> str:
         """Say why the kernel killed it for memory; empty when it did not, or ended in another way."""

@@ -10,7 +10,9 @@ Busy. Processes are watched by host.process, which is not for the client.
     awake_ns() -> int             a clock that stops while the machine sleeps, ns, the same for all processes of a boot
     asleep_s() -> float           how long the machine has slept since its boot; 0.0 where that is unknown
     process_start(pid) -> int     the platform's own number; with pid and boot_id it names a process for good
+    process_image(pid) -> str     changes when the process becomes another program by exec; empty where that is unseen
     pid_namespace() -> int        pids of different namespaces must not be compared; 0 where there are none
+    allow_files(wanted) -> int    ask for so many open files; how many there may be
     preallocate(fd, size_bytes)   give a new file its blocks, so that writing to its mapping cannot fail later
     lock(path) -> Lock            exclusive among processes, let go by the kernel when its holder dies
     held(path) -> bool            whether somebody has that lock now
@@ -30,6 +32,7 @@ from datacat.host.refusals import needs_a_person
 
 if sys.platform == "win32":
     from datacat.host.windows import (
+        allow_files,
         asleep_s,
         awake_ns,
         boot_id,
@@ -38,12 +41,13 @@ if sys.platform == "win32":
         pid_namespace,
         platform,
         preallocate,
+        process_image,
         process_start,
     )
     from datacat.host.windows import grab as _grab
 else:
+    from datacat.host.posix import allow_files, hostname, platform
     from datacat.host.posix import grab as _grab
-    from datacat.host.posix import hostname, platform
 
     if sys.platform == "darwin":
         from datacat.host.macos import (
@@ -53,6 +57,7 @@ else:
             machine_id,
             pid_namespace,
             preallocate,
+            process_image,
             process_start,
         )
     else:
@@ -63,11 +68,13 @@ else:
             machine_id,
             pid_namespace,
             preallocate,
+            process_image,
             process_start,
         )
 
 __all__ = [
     "Lock",
+    "allow_files",
     "asleep_s",
     "awake_ns",
     "boot_id",
@@ -80,6 +87,7 @@ __all__ = [
     "pid_namespace",
     "platform",
     "preallocate",
+    "process_image",
     "process_start",
     "state_dir",
     "state_dirs",

@@ -48,6 +48,20 @@ def process_start(pid: int, root: str = "/") -> int:
     return int(stat.rpartition(b")")[2].split()[19])
 
 
+def process_image(pid: int, root: str = "/") -> str:
+    """Return what changes when a process becomes another program by exec; empty where that cannot be seen.
+
+    Pid and start time stay the same then; the addresses of code and stack (proc_pid_stat(5), fields 26 and 28) change,
+    because the kernel places them anew. They read 0 for those who may not trace the process.
+    """
+    try:
+        fields = (Path(root) / f"proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+        code, stack = int(fields[23]), int(fields[25])
+    except (OSError, ValueError, IndexError):
+        return ""
+    return f"{code:x}-{stack:x}" if code > 1 and stack > 1 else ""
+
+
 def pid_namespace(root: str = "/") -> int:
     """Return the inode of this process's pid namespace; 0 when /proc is not there."""
     try:

@@ -71,10 +71,11 @@ class Beat(NamedTuple):
 class Meta(msgspec.Struct, omit_defaults=True):
     """session.json: who writes this session and how it wants to be served.
 
-    process_start and boot_id make the pid unmistakable; pids of another pid_namespace cannot be looked up. source is
-    client, http, run or direct. stream is the id of the app's own stream. oom_counter is the file that counts the
-    kernel's kills for memory in the app's group, oom_kills what it said when the session began: the app may be killed
-    before its daemon looks. Fields that a later version adds are ignored.
+    process_start and boot_id make the pid unmistakable; process_image changes when the process becomes another program
+    by exec. Pids of another pid_namespace cannot be looked up. source is client, http, run or direct. stream is the id
+    of the app's own stream. oom_counter is the file that counts the kernel's kills for memory in the app's group,
+    oom_kills what it said when the session began: the app may be killed before its daemon looks. Fields that a later
+    version adds are ignored.
     """
 
     id: str
@@ -84,6 +85,7 @@ class Meta(msgspec.Struct, omit_defaults=True):
     created_us: int
     pid: int = 0
     process_start: int = 0
+    process_image: str = ""
     pid_namespace: int = 0
     boot_id: str = ""
     machine_id: str = ""

@@ -215,3 +215,48 @@ raise Bad()
     )
     assert found[0].exception_type == "Bad"
     assert found[1].exception_type == "Bad"
+
+
+def test_an_exception_that_cannot_be_raised_to_anybody_is_recorded_and_the_apps_hook_runs(tmp_path):
+    app, found = ended(
+        tmp_path,
+        """
+import atexit
+ours = sys.unraisablehook
+sys.unraisablehook = lambda args: (print("app hook"), ours(args))
+class Broken:
+    def __del__(self):
+        raise OSError("in del")
+Broken()
+def leave():
+    raise ValueError("too late")
+atexit.register(leave)
+""",
+    )
+    assert app.returncode == 0
+    assert "ValueError: too late" in app.stderr
+    assert app.stdout == "app hook\n" * 2
+    in_del, at_exit, _ = found
+    assert (in_del.level, in_del.exception_type) == ("error", "OSError")
+    assert in_del.data["object"].endswith("Broken.__del__")
+    assert (at_exit.exception_msg, at_exit.level) == ("too late", "error")
+
+
+def test_asyncio_that_is_imported_later_is_seen_from_the_next_look_on(tmp_path):
+    app, found = ended(
+        tmp_path,
+        """
+import asyncio
+session._look_at_us = 0
+session.log_event("looks")
+async def fails():
+    raise ValueError("in a task")
+async def main():
+    asyncio.ensure_future(fails())
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+asyncio.run(main())
+""",
+    )
+    assert app.returncode == 0
+    assert [record.exception_msg for record in found if isinstance(record, Event)] == [None, "in a task"]

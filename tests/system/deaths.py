@@ -5,7 +5,6 @@ No server is needed: the verdict is read where the daemon writes it, in the sess
 
 import contextlib
 import os
-import resource
 import select
 import signal
 import subprocess
@@ -19,11 +18,13 @@ import msgspec
 
 from datacat import host
 from datacat.client.last import records_in
+from datacat.daemon.facts import STOP_EVENT
 from datacat.wire import layout
 from datacat.wire.records import CRASHED_EVENT, Event, Verdict
+from datacat.wire.routes import OPEN_STATUSES
 
 BEGIN = """
-import datacat, os, signal, sys, threading
+import asyncio, datacat, os, signal, sys, threading
 session = datacat.create_session("http://127.0.0.1:9", product="deaths", version="1.0", state_dir=sys.argv[1],
                                  settings={"linger_seconds": 0, "daemon_port": 0})
 session.update_state({"page": 3})
@@ -69,13 +70,12 @@ class Death(NamedTuple):
 
 
 def _raised(name: str) -> Death:
-    return Death(f"{name}, default action", f"os.kill(os.getpid(), signal.{name})", "crashed", "signal", name)
+    return Death(f"{name}", f"os.kill(os.getpid(), signal.{name})", "crashed", "signal", name, older=None)
 
 
 _CLOSED = ("ended", "closed")
 _ATEXIT = "import atexit\ndef leave():\n    raise ValueError('too late')\natexit.register(leave)"
 _TASK = """
-import asyncio
 async def fails():
     raise ValueError("in a task")
 async def main():
@@ -111,7 +111,7 @@ _THREADS = "threading.Thread(target=threading.Event().wait, daemon=True).start()
 _WAIT = "threading.Event().wait()"
 
 DEATHS = (
-    Death("`session.end()`, then the end of the program", "session.end()", "ended", "clean", older=("ended", "clean")),
+    Death("`session.end()`, then the end of the program", "session.end()", "ended", "clean", older=None),
     Death("end of the program", "pass", "ended", "exit_zero", older=_CLOSED),
     Death("end of the program while threads run", _THREADS, "ended", "exit_zero", older=_CLOSED),
     Death("`sys.exit(0)`", "sys.exit(0)", "ended", "exit_zero", older=_CLOSED),
@@ -154,7 +154,8 @@ DEATHS = (
           older=("crashed", "signal")),
     Death("SIGILL", "os.kill(os.getpid(), signal.SIGILL)", "crashed", "signal", "SIGILL: Illegal instruction",
           older=("crashed", "signal")),
-    *(_raised(name) for name in ("SIGQUIT", "SIGTRAP", "SIGSYS", "SIGALRM", "SIGVTALRM", "SIGPROF", "SIGUSR1", "SIGIO",
+    Death("SIGQUIT", "os.kill(os.getpid(), signal.SIGQUIT)", "crashed", "signal", "SIGQUIT"),
+    *(_raised(name) for name in ("SIGTRAP", "SIGSYS", "SIGALRM", "SIGVTALRM", "SIGPROF", "SIGUSR1", "SIGIO",
                                  "SIGPWR", "SIGSTKFLT", "SIGRTMIN")),
     Death("SIGPIPE, where the app restored its default",
           "signal.signal(signal.SIGPIPE, signal.SIG_DFL); os.kill(os.getpid(), signal.SIGPIPE)",
@@ -184,7 +185,7 @@ def die(death: Death, folder: Path, *, older_kernel: bool = False, cgroup: Path 
     """Let a real app die and return what its daemon makes of it. folder is an empty one of this death alone."""
     app = _App(folder, death, older_kernel=older_kernel, cgroup=cgroup)
     try:
-        if death.way not in ("early",):
+        if death.way != "early":
             app.await_daemon()
         if death.way in ("both", "power", "reboot"):
             return app.die_with_daemon(death)
@@ -207,13 +208,12 @@ class _App:
             script.chmod(0o755)
             environ["DATACAT_PYTHON"] = str(script)
             command = [sys.executable, "-c", UNREAPED_NEVER, *command]
-        if cgroup is not None:
-            command = ["/bin/sh", "-c", f'echo $$ > {cgroup} && exec "$@"', "sh", *command]
+        join = f"echo $$ > {cgroup}; " if cgroup is not None else ""
+        command = ["/bin/sh", "-c", f'{join}ulimit -c 0; exec "$@"', "sh", *command]
         self.reaped = not older_kernel and death.way != "unreaped"
         self.process = subprocess.Popen(
-            command, env=environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CORE, (0, 0)),
-        )  # fmt: skip
+            command, env=environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
         assert self.process.stdout is not None
         pid, session_id = self.process.stdout.readline().split()
         self.pid = int(pid)
@@ -263,7 +263,7 @@ class _App:
         assert daemon is not None
         if death.way == "reboot":
             os.kill(daemon.pid, signal.SIGTERM)
-            _until(lambda: "daemon_told_to_stop" in [r.name for r in records_in(self.session) if isinstance(r, Event)], 20)
+            _until(lambda: STOP_EVENT in [record.name for record in records_in(self.session) if _is_event(record)], 20)
         with _pidfd(daemon.pid) as gone:
             os.kill(daemon.pid, signal.SIGKILL)
             os.kill(self.pid, signal.SIGKILL)
@@ -304,10 +304,12 @@ class _App:
         return [record.status for record in records_in(self.session) if isinstance(record, Verdict)]
 
     def _final(self) -> Verdict | None:
-        over = [r for r in records_in(self.session) if isinstance(r, Verdict) and r.status not in ("active", "hung", "suspended")]
-        if over:
-            return over[-1]
-        return None
+        found = (record for record in reversed(records_in(self.session)) if isinstance(record, Verdict))
+        return next((verdict for verdict in found if verdict.status not in OPEN_STATUSES), None)
+
+
+def _is_event(record) -> bool:
+    return isinstance(record, Event)
 
 
 @contextlib.contextmanager

@@ -15,6 +15,7 @@ _HAS = {
     "hang": lambda head: head.hang_count > 0,
     "exception": lambda head: head.has_exception,
 }
+_DEEPER = ("q", "has", "signature")
 _OF_SHELVES = frozenset({"product", "version"})
 
 
@@ -78,7 +79,7 @@ def _found(fleet: Fleet, shelves: Mapping[tuple[str, str], Shelf], span: Span) -
 
 def is_plain(asked: Asked) -> bool:
     """Whether no filter looks at anything but product and version."""
-    return _OF_SHELVES.issuperset(asked.filters) and not asked.values.get("q") and not asked.values.get("has")
+    return _OF_SHELVES.issuperset(asked.filters) and not any(map(asked.values.get, _DEEPER))
 
 
 def of_shelf(asked: Asked, product: str, version: str) -> bool:
@@ -95,8 +96,18 @@ def passes(asked: Asked, head: Head) -> bool:
             return False
     if any(not _HAS[what](head) for what in asked.values.get("has") or ()):
         return False
+    signatures = asked.values.get("signature")
+    if signatures and not _has_signature(head, signatures):
+        return False
     text = asked.values.get("q")
     return not text or _has_text(head, text.casefold())
+
+
+def _has_signature(head: Head, wanted: Filter) -> bool:
+    """Return whether the session's crash, or one of its hangs, is of a group that is wanted."""
+    own = [head.crash.signature] if head.status == "crashed" and head.crash else []
+    own += [hang.signature for hang in head.hangs if hang.signature]
+    return any(map(wanted.passes, own))
 
 
 def biggest(groups: dict[Dims, Cohort], count: int, span: Span, as_of: int) -> dict[Dims, Cohort]:

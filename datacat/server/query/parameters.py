@@ -28,6 +28,7 @@ FILTERS = (
     Parameter("end_reason", "filter", "why they ended, likewise", _REASONS),
     Parameter("daemon", "filter", "ids of daemons, likewise"),
     Parameter("platform", "filter", "platforms, likewise"),
+    Parameter("signature", "filter", "groups of crashes or hangs that they had, likewise"),
     Parameter("has", "words", "only sessions with all of these", ("crash", "hang", "exception")),
     Parameter("q", "text", "a text in product, version, hostname or id"),
 )

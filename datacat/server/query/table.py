@@ -1,9 +1,10 @@
 """The table of the query layer: every endpoint with its parameters, columns and function."""
 
-from datacat.server.query import health, sessions, state, values
+from datacat.server.query import crashes, events, hangs, health, sessions, state, values
 from datacat.server.query import parameters as p
 from datacat.server.query.measures import HANG_MEASURES, MEASURES, SHARES
 from datacat.server.query.shape import Endpoint, Parameter
+from datacat.wire.records import LEVELS
 
 _DIMS = tuple(health.dimensions(p.SESSION_DIMS))
 
@@ -131,5 +132,83 @@ TABLE: tuple[Endpoint, ...] = (
         state.state,
         len(state.COLUMNS),
         "session=01890a5d-ac96-774b-bcce-000000000001",
+    ),
+    Endpoint(
+        "crashes",
+        "Crash groups",
+        "A row for each group with a crash in the span that passes the filters; first and last are of all time. "
+        "regressed: in the span it was first seen in a version newer than one that had 20 sessions and not it.",
+        (
+            *p.COMMON,
+            Parameter("by", "words", "group by this", ("signature",), "signature"),
+            p.sort("-count", tuple(column.name for column in crashes.CRASHES)),
+            p.limit(),
+        ),
+        crashes.CRASHES,
+        crashes.crashes,
+        len(crashes.CRASHES),
+        "from=-7d&sort=-first_seen_at&limit=5",
+    ),
+    Endpoint(
+        "hangs",
+        "Hangs",
+        "One page of the hangs that began in the span. A session lists its newest 64.",
+        (
+            *p.COMMON,
+            Parameter("outcome", "words", "only hangs that came to this", hangs.OUTCOMES),
+            p.sort("-started_at", hangs.SORTS),
+            p.limit(),
+            p.CURSOR,
+        ),
+        hangs.COLUMNS,
+        hangs.hangs,
+        len(hangs.COLUMNS),
+        "from=-7d&outcome=ongoing,crashed",
+    ),
+    Endpoint(
+        "hangs/groups",
+        "Hang groups",
+        "A row for each group of hangs whose stack is known, with one in the span that passes the filters.",
+        (*p.COMMON, p.sort("-count", tuple(column.name for column in crashes.HANGS)), p.limit()),
+        crashes.HANGS,
+        crashes.hang_groups,
+        len(crashes.HANGS),
+        "from=-7d",
+    ),
+    Endpoint(
+        "hangs/distribution",
+        "How long hangs take",
+        "The hangs that began in the span and are over, by their length.",
+        (
+            *p.COMMON,
+            Parameter("outcome", "words", "only hangs that came to this", hangs.OUTCOMES),
+            Parameter("bounds", "numbers", "limits of the buckets in seconds", default="1,2,5,10,30,60,300"),
+        ),
+        hangs.DISTRIBUTION,
+        hangs.distribution,
+        len(hangs.DISTRIBUTION),
+        "from=-7d",
+    ),
+    Endpoint(
+        "events",
+        "Events",
+        "One page of events of the sessions that match, by time. At most 300 sessions are looked into, for at most two "
+        "seconds: meta.truncated says that there may be more.",
+        (
+            *(parameter for parameter in p.COMMON if parameter.name != "q"),
+            Parameter("name", "names", "names of events"),
+            Parameter("category", "names", "categories"),
+            Parameter("severity", "words", "levels", LEVELS),
+            Parameter("group", "names", "groups"),
+            Parameter("label", "names", "events with one of these labels"),
+            Parameter("q", "text", "a text in name, message or exception"),
+            Parameter("order", "word", "which come first: the oldest or the newest", ("asc", "desc"), "desc"),
+            p.limit(),
+            p.CURSOR,
+        ),
+        events.COLUMNS,
+        events.events,
+        len(events.COLUMNS),
+        "from=-1d&severity=error,critical&limit=10",
     ),
 )

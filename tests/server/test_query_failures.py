@@ -1,0 +1,147 @@
+"""Crash groups, hangs and events, as the query layer gives them."""
+
+import pytest
+from querying import MINUTE, US, ask, rows
+
+STACK = ['  File "/x/load.py", line 1, in load', "KeyError: 'a'"]
+
+
+def crash(server, version, stack=STACK, kind="KeyError", **more):
+    server.now_us += MINUTE
+    session = server.session(version=version, **more)
+    event = {"name": "unhandled_exception", "level": "critical", "exception_type": kind, "stacktrace": stack}
+    server.post(f"/api/sessions/{session}/events", json=event)
+    server.post(f"/api/sessions/{session}/crash", json={"reason": "exception"})
+    server.now_us += US
+    return session
+
+
+def test_crashes_of_one_kind_are_one_group(server):
+    crash(server, "1.0", machine_id="m1")
+    newest = crash(server, "1.1", machine_id="m2")
+    crash(server, "1.1", ['  File "/x/save.py", line 1, in save'])
+    first, second = rows(server, "crashes")
+    assert (first["count"], first["sessions"], first["machines"]) == (2, 2, 2)
+    assert first["title"] == "KeyError in load (load.py)"
+    assert (first["first_version"], first["last_version"]) == ("1.0", "1.1")
+    assert first["example_session"] == newest
+    assert first["new"] is True
+    assert second["count"] == 1
+    assert [row["id"] for row in rows(server, "sessions", signature=first["signature"], limit=1)] == [newest]
+    assert rows(server, "crashes", signature=second["signature"]) == [second]
+
+
+def test_a_group_that_was_seen_before_the_span_is_not_new(server):
+    crash(server, "1.0")
+    server.now_us += 10 * MINUTE
+    crash(server, "1.0")
+    (row,) = rows(server, "crashes", **{"from": "-5m"})
+    assert (row["count"], row["new"]) == (1, False)
+
+
+def test_a_crash_that_comes_back_after_a_version_without_it_is_a_regression(server):
+    crash(server, "1.9")
+    for _ in range(20):
+        server.session(version="1.10")
+    assert [row["regressed"] for row in rows(server, "crashes")] == [False]
+    crash(server, "1.11")
+    assert [row["regressed"] for row in rows(server, "crashes")] == [True]
+    server.now_us += 10 * MINUTE
+    crash(server, "1.11")
+    assert [row["regressed"] for row in rows(server, "crashes", **{"from": "-5m"})] == [False]
+
+
+def hang(server, seconds, after="heartbeat", **more):
+    """A session that hung for so long and then beat again, crashed, or hangs on (after None)."""
+    from datacat.server.own import line_of
+    from datacat.wire.records import Event, Verdict
+
+    session = server.session(**more)
+    server.now_us += US
+    threads = [{"name": "MainThread", "frames": [{"file": "ui.py", "line": 3, "function": "wait"}]}]
+    event = Event(t=server.now_us, name="application_appears_hung", data={"threads": threads})
+    server.own.write(session, [line_of(event), line_of(Verdict(t=server.now_us, status="hung"))])
+    server.now_us += round(seconds * US)
+    if after:
+        server.post(f"/api/sessions/{session}/{after}")
+    server.now_us += US
+    return session
+
+
+def test_hangs_with_their_outcome(server):
+    one, two, three = hang(server, 4), hang(server, 70, "crash"), hang(server, 2, None)
+    found = {row["session"]: (row["outcome"], row["seconds"]) for row in rows(server, "hangs")}
+    assert found == {one: ("recovered", 4.0), two: ("crashed", 70.0), three: ("ongoing", 3.0)}
+    assert [row["session"] for row in rows(server, "hangs", outcome="ongoing,crashed")] == [three, two]
+    assert [row["session"] for row in rows(server, "hangs", sort="-seconds")] == [two, one, three]
+    page = ask(server, "hangs", limit=2)
+    rest = ask(server, "hangs", limit=2, cursor=page["next_cursor"])
+    assert [row["session"] for row in page["rows"] + rest["rows"]] == [three, two, one]
+    assert rest["next_cursor"] is None
+
+
+def test_hangs_by_length_and_by_group(server):
+    for seconds in (4, 5, 70, 400):
+        hang(server, seconds)
+    hang(server, 1, None)
+    counts = {row["bucket"]: row["count"] for row in rows(server, "hangs/distribution")}
+    assert counts == {
+        "000-001 s": 0, "001-002 s": 0, "002-005 s": 2, "005-010 s": 0, "010-030 s": 0, "030-060 s": 0, "060-300 s": 1,
+        "300+ s": 1,
+    }  # fmt: skip
+    (group,) = rows(server, "hangs/groups")
+    assert (group["title"], group["count"], group["recovered"]) == ("hang in wait (ui.py)", 5, 4)
+    series = rows(server, "hangs/timeseries", measures="count,ttr_max,unrecovered", fill="none")
+    assert sum(row["count"] for row in series) == 5
+    assert max(row["ttr_max"] or 0 for row in series) == 400
+    (summary,) = rows(server, "summary")
+    assert (summary["hangs"], summary["recovered"], summary["ttr_p50"]) == (5, 4, 37.5)
+
+
+@pytest.fixture
+def logged(server):
+    """Three sessions with ten events each, one second apart."""
+    server.ids = [server.session(hostname=f"h{number}") for number in range(3)]
+    for number in range(30):
+        server.now_us += US
+        event = {
+            "name": f"e{number % 5}", "message": f"text {number}", "level": ("info", "error")[number % 2],
+            "category": "db" if number % 3 else None, "labels": ["slow"] if number % 7 == 0 else None,
+        }  # fmt: skip
+        server.post(f"/api/sessions/{server.ids[number % 3]}/events", json={k: v for k, v in event.items() if v})
+    server.now_us += US
+    return server
+
+
+def test_events_of_many_sessions_in_one_order(logged):
+    messages = [f"text {number}" for number in range(30)]
+    for order, wanted in (("asc", messages), ("desc", messages[::-1])):
+        assert [row["message"] for row in rows(logged, "events", order=order)] == wanted
+        seen, cursor = [], ""
+        while cursor is not None:
+            page = ask(logged, "events", order=order, limit=7, cursor=cursor)
+            seen += [row["message"] for row in page["rows"]]
+            cursor = page["next_cursor"]
+        assert seen == wanted
+
+
+@pytest.mark.parametrize(
+    ("query", "numbers"),
+    [
+        ({"name": "e1,e2"}, [n for n in range(30) if n % 5 in (1, 2)]),
+        ({"severity": "error"}, range(1, 30, 2)),
+        ({"category": "db"}, [n for n in range(30) if n % 3]),
+        ({"label": "slow"}, range(0, 30, 7)),
+        ({"q": "text 2"}, [2, *range(20, 30)]),
+        ({"hostname": "h1"}, range(1, 30, 3)),
+        ({"hostname": "h1", "q": "text 2"}, [22, 25, 28]),
+    ],
+)
+def test_events_are_filtered(logged, query, numbers):
+    found = rows(logged, "events", order="asc", **query)
+    assert [row["message"] for row in found] == [f"text {number}" for number in numbers]
+
+
+def test_an_event_is_one_line_of_a_log(logged):
+    (row,) = rows(logged, "events", limit=1)
+    assert (row["body"], row["severity"], row["category"]) == ("e4 text 29", "error", "db")

@@ -112,6 +112,7 @@ class FakeServer:
         self.gone = set()
         self.check_crc = True
         self.crcs = {}
+        self.ledgers = {}
         self.plans = []
         self.lock = threading.RLock()
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
@@ -150,7 +151,7 @@ class FakeServer:
 
     def _batch(self, session_id, query, body):
         stream, start, end = query["stream"][0], int(query["from"][0]), int(query["to"][0])
-        crc, end_crc = int(query["crc"][0]), int(query["end_crc"][0])
+        crc, end_crc = (int(query[name][0]) if name in query else None for name in ("crc", "end_crc"))
         streams = self.acked.setdefault(session_id, {})
         have = streams.get(stream, 0)
         if session_id in self.gone:
@@ -163,11 +164,15 @@ class FakeServer:
             return 200, {"acked": have, "boot": self.boot}
         if start != have:
             return 409, {"acked": have, "reason": "offset", "boot": self.boot}
-        if self.check_crc and self.crcs.get((session_id, stream), crc) != crc:
+        stored = self.crcs.get((session_id, stream))
+        if self.check_crc and None not in (crc, stored) and stored != crc:
             return 409, {"acked": have, "reason": "diverged", "boot": self.boot}
         self.sessions.setdefault(session_id, []).extend(lines)
         self.batches.append((session_id, stream, start, end, lines))
         streams[stream] = end
+        ledger = self.ledgers.setdefault(session_id, {}).setdefault(stream, {"records": 0})
+        ledger["records"] += int(query["records"][0])
+        ledger["pending"] = int(query.get("pending", ["0"])[0])
         self.crcs[session_id, stream] = end_crc
         return 200, {"acked": end, "boot": self.boot}
 

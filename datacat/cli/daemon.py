@@ -79,6 +79,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"datacat-daemon {__version__}")
     parser.add_argument("--config", metavar="FILE", help=f"JSON file with settings (also {settings.CONFIG_VARIABLE})")
     for name, setting in settings.SETTINGS.items():
+        if name in settings.SECRET:
+            continue
         parser.add_argument(f"--{name.replace('_', '-')}", dest=name, metavar="VALUE", help=setting.about)
     parser.add_argument("--spool", metavar="DIR", default="", help="folder of the journals")
     parser.add_argument("--port-file", metavar="FILE", default="", help="write the local port to this file")

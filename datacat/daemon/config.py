@@ -27,9 +27,12 @@ class Config(msgspec.Struct, frozen=True):
     batch_interval_seconds: float = 5.0
     heartbeat_timeout_seconds: float = 60.0
     api_key: str = ""
+    api_key_file: str = ""
     max_batch_size: int = 100_000
     enable_compression: bool = True
     tls_verify: bool = True
+    tls_ca_file: str = ""
+    max_spool_bytes: int = 256 * 1024 * 1024
     process_metrics: bool = True
     linger_seconds: float = 5.0
     log_level: str = "warning"
@@ -98,6 +101,9 @@ def _level(value: Any) -> str:
     return level
 
 
+SECRET = frozenset({"api_key"})
+"""Settings that are no flags: a command line can be read by every user of the machine."""
+
 SETTINGS: dict[str, Setting] = {
     "daemon_port": Setting(
         _port, "auto or 0 to 65535", f"local port; auto is {DAEMON_PORT}, or the next free one; 0 any free one"
@@ -107,10 +113,15 @@ SETTINGS: dict[str, Setting] = {
     "heartbeat_timeout_seconds": Setting(
         _number(0.1, 86400 * 365), "0.1 to a year", "silence after which an app is hung, unless it names its own"
     ),
-    "api_key": Setting(_text, "a text", "key for the server"),
+    "api_key": Setting(_text, "a text", "key for the server; no flag, because other users can read those"),
+    "api_key_file": Setting(_text, "a path", "file with the key, when api_key is not set; read anew when refused"),
     "max_batch_size": Setting(_whole(1, 10_000_000), "1 to 10000000", "records of the journal in one batch"),
     "enable_compression": Setting(_flag, "true or false", "whether batches are compressed (zstd)"),
     "tls_verify": Setting(_flag, "true or false", "whether the server's certificate is checked"),
+    "tls_ca_file": Setting(_text, "a path", "PEM file with the only authorities that count; else the system's"),
+    "max_spool_bytes": Setting(
+        _whole(4 * 1024 * 1024, 2**50), "4194304 or more", "what all journals of the user may take on this machine"
+    ),
     "process_metrics": Setting(_flag, "true or false", "whether CPU, memory, threads and descriptors are recorded"),
     "linger_seconds": Setting(_number(0, 3600), "0 to 3600", "how long a daemon of a client stays at the end"),
     "log_level": Setting(_level, "debug, info, warning or error", "what the daemon's own log tells"),
@@ -153,7 +164,7 @@ def _parse(name: str, value: Any) -> Any:
     try:
         return SETTINGS[name].parse(value)
     except (ValueError, TypeError, OverflowError):
-        shown = "…" if name == "api_key" else value
+        shown = "…" if name in SECRET else value
         raise ConfigError(name, shown, SETTINGS[name].allowed) from None
 
 

@@ -17,16 +17,18 @@ from typing import Any
 
 from datacat import host
 from datacat.daemon import departure, reads, spool
-from datacat.daemon.config import Config, adjusted
+from datacat.daemon.config import Config
 from datacat.daemon.desk import Ask, Desk, health
 from datacat.daemon.exits import Exits
 from datacat.daemon.intake import Intake
+from datacat.daemon.scout import Scout, take_on
 from datacat.daemon.served import Served
 from datacat.daemon.shipping import Forget, Hurry, Report, Serve, Shipping, identity
 from datacat.daemon.streams import write_whole
 from datacat.daemon.uplink import Uplink, uplink_of
 from datacat.daemon.wakeup import Wakeup
-from datacat.errors import Busy, HostError, JournalError
+from datacat.errors import HostError, JournalError
+from datacat.host import faults
 from datacat.host.process import Exit, Target
 from datacat.wire import layout
 from datacat.wire.layout import Meta
@@ -61,10 +63,9 @@ class Daemon:
         self.owner = owner
         self.id = str(uuid.uuid4())
         self.served: dict[str, Served] = {}
-        self._others: set[str] = set()  # sessions that are not ours, as of the last look at all
         self.reports: queue.SimpleQueue[Report] = queue.SimpleQueue()
         self._boot_id = host.boot_id()
-        self._pid_namespace = host.pid_namespace()
+        self._scout = Scout(spool_folder, owner, self._boot_id)
         self._selector = selectors.DefaultSelector()
         self._wakeup = Wakeup(self._selector)
         self.exits = Exits(self._selector, owner, owner_fd)
@@ -80,7 +81,12 @@ class Daemon:
         self._told_s: float | None = None
         self._quiet_since_s: float | None = None
         self._shipping = Shipping(
-            spool_folder, identity(self.id), self._uplink, self._reported, max_records=config.max_batch_size
+            spool_folder,
+            identity(self.id),
+            self._uplink,
+            self._reported,
+            max_records=config.max_batch_size,
+            max_spool_bytes=config.max_spool_bytes,
         )
         self._worker = Worker("uplink", 3600.0, self._shipping.work)  # the loop's ticks poke it
 
@@ -212,7 +218,7 @@ class Daemon:
         self._scan(orphans=scan_all)
         for served in list(self.served.values()):
             with _logged(served):
-                served.facts.scan(all_streams=False)
+                served.fresh = served.facts.scan(all_streams=False) or served.fresh
                 hung = served.look(now_us, now, late_s=late_s, slept_s=slept_s)
                 self._hurry(served, at_once=hung)
             self._note_end(served, now)
@@ -233,7 +239,9 @@ class Daemon:
 
     def _hurry(self, served: Served, *, at_once: bool) -> None:
         """Let the uplink's thread know how much we have written; at_once: now, whatever it is waiting for."""
-        self._shipping.put(Hurry(served.meta.id, served.ticket, last=served.ended, at_once=at_once))
+        upkeep = not (at_once or served.fresh or served.ended)
+        served.fresh = False
+        self._shipping.put(Hurry(served.meta.id, served.ticket, served.ended, at_once, upkeep))
         if at_once:
             self._worker.poke()
 
@@ -288,6 +296,7 @@ class Daemon:
         served.deleted = report.deleted
         served.unacked_bytes = report.unacked_bytes
         served.acked, served.boot = report.acked, report.boot
+        served.trouble, served.given_up = report.trouble, report.given_up
         served.tell(self.port, self.id)
 
     # --- sessions
@@ -296,32 +305,13 @@ class Daemon:
         """Take on the sessions of our owner that are new, and orphans; whether there were any of the owner's."""
         if orphans:
             self._next_scan_s = time.monotonic() + SCAN_INTERVAL_S
-            self._others.clear()
         new = False
-        for found in spool.sessions(self.spool, self.served.keys() | self._others):
-            whose = spool.whose(found, self.owner, self._boot_id, self._pid_namespace, time.time())
-            if whose == "own":
-                new = self._take_on(found, orphan=False) or new
-            elif whose and orphans:
-                self._take_on(found, orphan=whose == "orphan")
-            if found.meta.id not in self.served:
-                self._others.add(found.meta.id)
+        for found, whose in self._scout.look(self.served.keys(), time.time(), orphans=orphans):
+            served = take_on(found, self.config, orphan=whose == "orphan")
+            if served is not None:
+                self._add(served)
+                new = new or whose == "own"
         return new
-
-    def _take_on(self, found: spool.Found, *, orphan: bool) -> bool:
-        try:
-            lock = host.lock(found.folder / layout.LOCK_FILE)
-        except (Busy, HostError):
-            return False
-        try:
-            config = adjusted(self.config, found.meta.settings)
-            served = Served(found.folder, found.meta, config, lock, orphan=orphan)
-        except JournalError as error:
-            _log.warning("session %s cannot be read: %s", found.meta.id, error)
-            lock.release()
-            return False
-        self._add(served)
-        return True
 
     def _add(self, served: Served) -> None:
         self.served[served.meta.id] = served
@@ -356,6 +346,7 @@ class Daemon:
     def _register(self, meta: Meta, opened: Open) -> Served:
         """Make a session for a client of the local endpoints. Raises: JournalError, Busy."""
         folder = spool.make(self.spool, meta)
+        faults.at("session.made")
         served = Served(folder, meta, self.config, host.lock(folder / layout.LOCK_FILE), stream=meta.stream)
         opened.daemon_id = self.id
         served.keep(encode(opened))

@@ -10,13 +10,17 @@ import os
 import time
 from pathlib import Path
 
-from datacat.daemon import checkpoint
+from datacat.daemon import checkpoint, quarantine
+from datacat.daemon.backoff import Backoff
 from datacat.daemon.batch import Folded, fold
-from datacat.daemon.streams import Piece, Source
-from datacat.daemon.uplink import Backoff, Uplink
+from datacat.daemon.pending import Pending
+from datacat.daemon.quarantine import Refused
+from datacat.daemon.streams import Piece, Source, disk_bytes
+from datacat.daemon.uplink import Uplink
 from datacat.errors import UplinkError, WireError
+from datacat.host import faults
 from datacat.wire import ids
-from datacat.wire.layout import TAIL_BYTES, Meta, segment_name
+from datacat.wire.layout import TAIL_BYTES, Meta, segment_name, squeezed_name
 from datacat.wire.lines import decode, encode
 from datacat.wire.records import MAX_BATCH_BYTES, Dropped, Gap, State
 from datacat.wire.routes import batches_path, session_path
@@ -31,7 +35,8 @@ MAX_SPOOL_BYTES = 512 * 1024 * 1024
 """Of one stream; what is older is given up, and a gap record says so."""
 MAX_TURNS = 8
 """Answers in a row that move nothing; then something is wrong and we wait."""
-_REFUSED = frozenset({400, 413, 415, 422})
+_MAY_PASS = frozenset({401, 403, 404, 405, 407, 408, 409, 410, 421, 425, 426, 429})
+"""The 4xx that are not about what a batch says: keys, addresses, proxies, time. The others refuse its records."""
 
 
 class Delivery:
@@ -44,12 +49,14 @@ class Delivery:
         self.last = False
         self.deleted = False
         self.asked = False
+        self.given_up: dict[str, int] = {}
         self.backoff = Backoff(60.0)
         self._boot = ""
         self._daemon_id = daemon_id
         self._max_records = max_records
         self._cursors: dict[str, int] = {}
         self._states: dict[str, tuple[int, State | None]] = {}
+        self._pending = Pending()
         self._bases = checkpoint.load(folder)
 
     def ship(self) -> None:
@@ -62,10 +69,23 @@ class Delivery:
         if not self.asked or self._boot != self.uplink.boot:
             self._ask()
         turns = 0
-        while not self.deleted and turns < MAX_TURNS and not all(map(self._ship_stream, self.sources())):
+        while not self.deleted and turns < MAX_TURNS and not all(map(self._ship_stream, self._in_turn())):
             turns += 1
         if turns == MAX_TURNS:
             raise UplinkError(f"session {self.meta.id} does not move on", status=409)
+
+    def _in_turn(self) -> list[Source]:
+        """Return the streams to ship: at the end of a session the verdict does not wait behind a long backlog."""
+        sources = self.sources()
+        if self.last and sources and self._cursors.get(sources[0].id, 0) > 0:
+            return [*sources[1:], sources[0]]
+        return sources
+
+    def gave_up(self, went: dict[str, int]) -> None:
+        """Note what the cap of the spool took from this session; the server learns it from the records themselves."""
+        for reason, count in went.items():
+            self.given_up[reason] = self.given_up.get(reason, 0) + count
+        self._pending.clear()
 
     def unacked_bytes(self) -> int:
         """Return how much the server has not acknowledged, filler included."""
@@ -79,7 +99,7 @@ class Delivery:
     def acked(self) -> dict[str, int]:
         """Return the acknowledged offset of each stream on disk."""
         offsets = {}
-        for source in self._plain_sources():
+        for source in self.plain_sources():
             base = self._bases.get(source.id)
             if base is not None and base.stand_in:
                 behind = self._cursors.get(base.stand_in, 0) - len(base.prefix.encode())
@@ -90,9 +110,10 @@ class Delivery:
 
     def sources(self) -> list[Source]:
         """Return the streams to ship, the app's own first: its open record creates the session on the server."""
-        return [self._stand_in(source) for source in self._plain_sources()]
+        return [self._stand_in(source) for source in self.plain_sources()]
 
-    def _plain_sources(self) -> list[Source]:
+    def plain_sources(self) -> list[Source]:
+        """Return the streams as they are on disk, in the same order."""
         try:
             names = [path.name for path in self.folder.iterdir() if path.is_dir()]
         except OSError:
@@ -143,17 +164,20 @@ class Delivery:
                 return True
             folded = self._fold(source, start, piece)
             body = b"".join(folded.lines)
-            if len(body) > MAX_BATCH_BYTES and piece.data.count(b"\n") > 1:
+            several = piece.data.count(b"\n") > 1
+            if len(body) > MAX_BATCH_BYTES and several:
                 limit = max(1, len(piece.data) // 2)
                 continue
+            faults.at("batch.cut")
             try:
-                acked = self._post(source, start, piece.end, body)
+                acked = self._post(source, start, piece, body)
             except UplinkError as error:
-                if error.status in _REFUSED and piece.data.count(b"\n") > 1:
+                refused = 400 <= error.status < 500 and error.status not in _MAY_PASS
+                if refused and several:
                     limit = max(1, len(piece.data) // 2)
                     continue
-                if error.status in _REFUSED:
-                    acked = self._post(source, start, piece.end, _refused(folded))
+                if refused:
+                    acked = self._set_aside(source, start, piece, folded, error)
                 elif error.status == 409 and (turns := turns + 1) < MAX_TURNS:
                     if not self._moved(source, start, error):
                         return False
@@ -171,8 +195,10 @@ class Delivery:
             turns = 0
             limit = BATCH_BYTES
             self._states[source.id] = (piece.end, folded.state)
+            faults.at("batch.answered")
             if not self._take(source, start, piece.end, acked):
                 return False
+            faults.at("cursor.moved")
 
     def _fold(self, source: Source, start: int, piece: Piece) -> Folded:
         at, state = self._states.get(source.id, (0, None))
@@ -180,10 +206,24 @@ class Delivery:
         known = state if at == start else None
         return fold(piece.data, state=known, last=last, torn=piece.torn, daemon_id=self._daemon_id)
 
-    def _post(self, source: Source, start: int, end: int, body: bytes) -> int:
+    def _set_aside(self, source: Source, start: int, piece: Piece, folded: Folded, error: UplinkError) -> int:
+        """Keep a record that the server will never take, and send a count in its place. Raises: UplinkError."""
+        _log.warning("session %s: a record is refused and goes into quarantine: %s", self.meta.id, error)
+        said = str(error.body.get("detail") or error.message)[:1000]
+        text = piece.data.decode("utf-8", "replace").rstrip("\n")
+        now_us = time.time_ns() // 1000
+        quarantine.keep(self.folder, Refused(now_us, source.id, start, piece.end, error.status, said, text))
+        faults.at("quarantine.written")
+        return self._post(source, start, piece, _refused(folded))
+
+    def _post(self, source: Source, start: int, piece: Piece, body: bytes) -> int:
         """Return what is acknowledged now. Raises: UplinkError."""
-        path = batches_path(self.meta.id, source.id, start, end, source.crc(start), source.crc(end))
-        answer = self.uplink.post_batch(path, body)
+        pending = self._pending.behind(source, piece.end)
+        crc, end_crc = source.crc(start), source.crc(piece.end)
+        path = batches_path(
+            self.meta.id, source.id, start, piece.end, crc, end_crc, records=piece.records, pending=pending
+        )
+        answer = self.uplink.post_batch(path, body, urgent=self.last or start == 0)
         self.uplink.sent_at_s = time.monotonic()
         acked = answer.get("acked")
         if not isinstance(acked, int) or acked <= start:
@@ -243,21 +283,24 @@ class Delivery:
         )
         base.stand_in, base.stand_in_base, base.prefix = os.urandom(8).hex(), start, encode(gap).decode()
         self._bases[name] = base
+        faults.at("stand_in.decided")
         checkpoint.save(self.folder, self._bases)
+        faults.at("stand_in.saved")
         _log.warning("session %s goes on under a new stream: %s", self.meta.id, reason)
 
     def _first_id(self) -> str:
         sources = self.sources()
         return sources[0].id if sources else ""
 
-    def trim(self) -> None:
-        """Delete segments that are acknowledged and old, or too many. Raises: JournalError."""
+    def trim(self, kept_bytes: int | None = None) -> int:
+        """Delete segments that are acknowledged and old, or too many; return the bytes freed. Raises: JournalError."""
         acked = self.acked()
-        for source in self._plain_sources():
+        freed = 0
+        for source in self.plain_sources():
             numbers = source.segments()
             size = source.segment_bytes
             surplus = (numbers[-1] - numbers[0] + 1) * size - MAX_SPOOL_BYTES if numbers else 0
-            kept_from = acked.get(source.id, 0) - max(KEPT_BYTES, TAIL_BYTES)
+            kept_from = acked.get(source.id, 0) - max(KEPT_BYTES if kept_bytes is None else kept_bytes, TAIL_BYTES)
             if surplus > 0:
                 kept_from = max(kept_from, numbers[0] * size + surplus)
             going = [number for number in numbers[:-1] if (number + 1) * size <= kept_from]
@@ -266,8 +309,12 @@ class Delivery:
             base = self._bases.get(source.id, checkpoint.Base())
             self._bases[source.id] = checkpoint.advance(base, source, (going[-1] + 1) * size)
             checkpoint.save(self.folder, self._bases)
+            faults.at("trim.saved")
             for number in going:
-                (source.folder / segment_name(number)).unlink(missing_ok=True)
+                for path in (source.folder / segment_name(number), source.folder / squeezed_name(number)):
+                    freed += disk_bytes(path)
+                    path.unlink(missing_ok=True)
+        return freed
 
 
 def _refused(folded: Folded) -> bytes:

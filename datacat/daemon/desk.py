@@ -198,6 +198,7 @@ def health(everyone: list[Served]) -> dict[str, Any]:
     return {
         "sessions": len(everyone),
         "server_reached": all(served.reached for served in everyone),
+        "trouble": next((served.trouble for served in everyone if served.trouble), None),
         "spool_bytes": sum(size_bytes(served.folder) for served in everyone),
         "unacked": sum(served.unacked_bytes for served in everyone),
         "dropped": dict(sum((Counter(served.dropped) for served in everyone), Counter[str]())),

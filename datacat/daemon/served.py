@@ -18,7 +18,7 @@ from datacat.daemon.config import Config
 from datacat.daemon.facts import STOP_EVENT, Facts
 from datacat.daemon.streams import Writer, write_whole
 from datacat.errors import HostError, JournalError, WireError
-from datacat.host import oom, usage
+from datacat.host import faults, oom, usage
 from datacat.host.process import Exit, Target
 from datacat.wire import layout
 from datacat.wire.layout import Meta
@@ -41,7 +41,8 @@ class Served:
 
     orphan: its process was gone before we came, so nobody saw how it ended. ticket grows with what there is to ship;
     shipped is true while the server has everything up to it. stream is the id of the stream that we write (a new one
-    when empty).
+    when empty). fresh: there is something new that is more than heartbeats and process metrics. trouble says why the
+    server takes nothing.
     """
 
     def __init__(
@@ -63,6 +64,9 @@ class Served:
         self.ticket = 0
         self.shipped = False
         self.reached = False
+        self.fresh = True
+        self.trouble = ""
+        self.given_up: dict[str, int] = {}
         self.wake_fd = -1
         self.deleted = False
         self.judged = False
@@ -81,8 +85,8 @@ class Served:
 
     @property
     def dropped(self) -> dict[str, int]:
-        """What the client could not keep, by reason."""
-        return dict(self._dropped)
+        """What could not be kept, by reason: by the client, or because the spool was full."""
+        return {**self._dropped, **self.given_up}
 
     @property
     def stream(self) -> str:
@@ -107,6 +111,7 @@ class Served:
         """Append records to our stream; False when the disk does not take them."""
         self.ticket += len(records)
         self.shipped = self.shipped and not records
+        self.fresh = self.fresh or not all(isinstance(record, (Beat, Metric)) for record in records)
         try:
             for record in records:
                 line = encode(record)
@@ -123,7 +128,9 @@ class Served:
         """Append a line that came through the local endpoints. Raises: JournalError when it is not kept."""
         self.ticket += 1
         self.shipped = False
+        self.fresh = True
         self._writer.append(line)
+        faults.at("record.kept")
 
     def set_beat(self, beat: layout.Beat) -> None:
         """Note a heartbeat that came through the local endpoints, where the next daemon will find it too."""
@@ -209,7 +216,9 @@ class Served:
         )
         if verdict.is_crash(witness):
             witness = self._with_last_words(witness, dump)
+        faults.at("verdict.judged")
         self.write(*verdict.judge(witness))
+        faults.at("verdict.written")
 
     def _became_another_program(self, now_us: int) -> bool:
         """Write the verdict when the app has called exec: nothing of it is left, though its pid lives on."""
@@ -291,6 +300,7 @@ class Served:
         text = msgspec.json.encode(msgspec.structs.replace(said, written_us=time.time_ns() // 1000))
         with contextlib.suppress(JournalError):
             write_whole(self.folder / layout.SHIPPER_FILE, text)
+            faults.at("shipper.told")
 
     def refresh(self) -> None:
         """Take in the verdict that we have just written."""

@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 
 from datacat import __version__, host
 from datacat.daemon.again import Again
+from datacat.daemon.cap import Cap
 from datacat.daemon.delivery import Delivery
-from datacat.daemon.uplink import Uplink
-from datacat.errors import JournalError, UplinkError
+from datacat.daemon.uplink import REFUSED, Uplink
+from datacat.errors import DatacatError, JournalError, UplinkError
 from datacat.wire import routes
 from datacat.wire.layout import Meta
 
@@ -20,6 +21,9 @@ _log = logging.getLogger(__name__)
 
 LEASE_S = 60.0
 """Until the server says its own."""
+UPKEEP_S = 30.0
+"""Heartbeats and process metrics alone wait so long for company: an idle session costs one request in that time."""
+CAP_INTERVAL_S = 10.0
 
 
 def identity(daemon_id: str) -> dict[str, Any]:
@@ -52,20 +56,23 @@ class Forget(NamedTuple):
 class Hurry(NamedTuple):
     """Ship what there is. ticket comes back in the report of a pass that began after this order.
 
-    last says that a session will write no more; at_once tries a server that has just failed too.
+    last says that a session will write no more; at_once tries a server that has just failed too, unless that asked for
+    time; upkeep says that there is nothing new but heartbeats and process metrics.
     """
 
     session_id: str
     ticket: int
     last: bool
     at_once: bool
+    upkeep: bool = False
 
 
 class Report(NamedTuple):
     """After a pass over one session: what is acknowledged; done when that is everything; deleted by the server.
 
     ticket is that of the last order before the pass. reached says whether the server took what there was,
-    boot which start of the server that was.
+    boot which start of the server that was, trouble why the server took nothing (empty: it did), and given_up what went
+    because the spool was full, by reason.
     """
 
     session_id: str
@@ -76,6 +83,8 @@ class Report(NamedTuple):
     deleted: bool
     reached: bool
     boot: str
+    trouble: str
+    given_up: dict[str, int]
 
 
 class Shipping:
@@ -89,6 +98,7 @@ class Shipping:
         report: Callable[[Report], None],
         *,
         max_records: int,
+        max_spool_bytes: int,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._identity = identity
@@ -103,6 +113,12 @@ class Shipping:
         self._leased_at: dict[str, float] = {}
         self._deliveries: dict[str, Delivery] = {}
         self._tickets: dict[str, int] = {}
+        self._cap = Cap(spool, max_spool_bytes)
+        self._cap_due_s = 0.0
+        self._reached: dict[str, bool] = {}
+        self._fresh: set[str] = set()
+        self._shipped_s: dict[str, float] = {}
+        self._said: dict[str, str] = {}
 
     def put(self, message: Serve | Forget | Hurry) -> None:
         """Give an order; any thread. The caller pokes the worker."""
@@ -118,6 +134,7 @@ class Shipping:
                 return True  # an ending session does not wait for the others
         for uplink in self._uplinks.values():
             self._renew(uplink)
+        self._keep_cap()
         try:
             return self._again.step(self._uplinks.values())
         except UplinkError as error:
@@ -134,14 +151,19 @@ class Shipping:
             delivery = self._delivery(order.folder, order.meta)
             delivery.last = order.last
             self._deliveries[order.meta.id] = delivery
+            self._fresh.add(order.meta.id)
         elif isinstance(order, Forget):
-            self._deliveries.pop(order.session_id, None)
-            self._tickets.pop(order.session_id, None)
+            for known_by_id in (self._deliveries, self._tickets, self._reached, self._shipped_s, self._said):
+                known_by_id.pop(order.session_id, None)
+            self._fresh.discard(order.session_id)
         elif (known := self._deliveries.get(order.session_id)) is not None:
             known.last = known.last or order.last
             self._tickets[order.session_id] = order.ticket
+            if not order.upkeep or known.last:
+                self._fresh.add(order.session_id)
             if order.at_once:
-                known.uplink.backoff.next_s = known.backoff.next_s = 0.0
+                known.uplink.backoff.hurry()
+                known.backoff.hurry()
 
     def _delivery(self, folder: Path, meta: Meta) -> Delivery:
         probe = self._make_uplink(meta)
@@ -149,33 +171,71 @@ class Shipping:
         return Delivery(folder, meta, uplink, daemon_id=self._identity["id"], max_records=self._max_records)
 
     def _ship(self, delivery: Delivery) -> Report:
-        uplink, now = delivery.uplink, self._clock()
-        reached = False
+        uplink, now, name = delivery.uplink, self._clock(), delivery.meta.id
+        waits = name not in self._fresh and now - self._shipped_s.get(name, 0.0) < UPKEEP_S
+        if not waits:
+            self._reached[name] = False
         try:
-            if uplink.backoff.ready(now) and delivery.backoff.ready(now):
+            if not waits and uplink.backoff.ready(now) and delivery.backoff.ready(now):
                 self._register(uplink)
                 delivery.ship()
                 uplink.backoff.worked()
                 delivery.backoff.worked()
-                reached = True
+                self._worked(delivery)
         except UplinkError as error:
             # What this session alone gets wrong must not hold up the others.
-            own = error.permanent and error.status not in (401, 403)
-            (delivery if own else uplink).backoff.failed(self._clock(), error.retry_after_s)
-            log = _log.warning if error.permanent else _log.info
-            log("session %s is not shipped: %s", delivery.meta.id, error)
+            refused = error.status in REFUSED
+            own = error.permanent and not refused
+            (delivery if own else uplink).backoff.failed(self._clock(), error.retry_after_s, refused=refused)
+            self._say(name if own else uplink.url, error, loud=error.permanent or bool(error.hint))
         except JournalError as error:
             delivery.backoff.failed(self._clock())
-            _log.warning("session %s is not shipped: %s", delivery.meta.id, error)
+            self._say(name, error, loud=True)
         try:
             delivery.trim()
             acked, unacked = delivery.acked(), delivery.unacked_bytes()
         except JournalError as error:
             _log.warning("session %s cannot be read: %s", delivery.meta.id, error)
             acked, unacked = {}, 1
+        return Report(
+            name,
+            self._tickets.get(name, 0),
+            acked,
+            unacked,
+            done=delivery.deleted or (delivery.asked and unacked == 0),
+            deleted=delivery.deleted,
+            reached=self._reached.get(name, False),
+            boot=uplink.boot,
+            trouble=uplink.trouble,
+            given_up=dict(delivery.given_up),
+        )
+
+    def _worked(self, delivery: Delivery) -> None:
         name = delivery.meta.id
-        done = delivery.deleted or (delivery.asked and unacked == 0)
-        return Report(name, self._tickets.get(name, 0), acked, unacked, done, delivery.deleted, reached, uplink.boot)
+        self._reached[name] = True
+        self._fresh.discard(name)
+        self._shipped_s[name] = self._clock()
+        self._said.pop(name, None)
+        if self._said.pop(delivery.uplink.url, None) is not None:
+            _log.warning("%s takes records again", delivery.uplink.url)
+
+    def _say(self, about: str, error: DatacatError, *, loud: bool) -> None:
+        """Log a trouble once, and again when it becomes another one."""
+        text = str(error)
+        known, self._said[about] = self._said.get(about), text
+        level = (logging.WARNING if loud else logging.INFO) if text != known else logging.DEBUG
+        _log.log(level, "%s: nothing is shipped, and nothing is lost: %s", about, text)
+
+    def _keep_cap(self) -> None:
+        now = self._clock()
+        if now < self._cap_due_s:
+            return
+        self._cap_due_s = now + CAP_INTERVAL_S
+        try:
+            if freed := self._cap.enforce(self._deliveries.values()):
+                _log.warning("the spool was full: %d bytes of the least useful were given up and counted", freed)
+        except (JournalError, OSError) as error:
+            _log.warning("the spool cannot be made smaller: %s", error)
 
     def _register(self, uplink: Uplink) -> None:
         """Tell a server who we are, once; one that has no such endpoint is told nothing. Raises: UplinkError."""
@@ -187,20 +247,20 @@ class Shipping:
         now = self._clock()
         if not lease_s or not uplink.backoff.ready(now):
             return
-        if now - max(self._leased_at.get(uplink.url, 0.0), uplink.sent_at_s) < lease_s / 3:
+        if now - max(self._leased_at.get(uplink.url, 0.0), uplink.sent_at_s) < lease_s / 2:
             return
         try:
             path = f"{routes.DAEMONS}/{self._identity['id']}/heartbeat"
             self._lease(uplink, path, {"sessions": self._sessions(uplink)})
         except UplinkError as error:
-            uplink.backoff.failed(self._clock(), error.retry_after_s)
-            _log.info("lease is not renewed: %s", error)
+            uplink.backoff.failed(self._clock(), error.retry_after_s, refused=error.status in REFUSED)
+            self._say(uplink.url, error, loud=error.permanent or bool(error.hint))
 
     def _lease(self, uplink: Uplink, path: str, members: dict[str, Any]) -> None:
         try:
             answer = uplink.post(path, members)
         except UplinkError as error:
-            if not error.permanent or error.status in (401, 403):
+            if not error.permanent or error.status in REFUSED:
                 raise
             # Unknown to the server: it forgot us (register again), or has no such endpoint (then never mind).
             self._leases.pop(uplink.url, None)

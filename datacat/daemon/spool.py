@@ -12,9 +12,10 @@ from typing import NamedTuple
 import msgspec
 
 from datacat import host
-from datacat.daemon.streams import read_whole, write_whole
+from datacat.daemon.streams import disk_bytes, read_whole, write_whole
 from datacat.daemon.view import View
-from datacat.errors import Busy, JournalError
+from datacat.errors import Busy, HostError, JournalError
+from datacat.host import faults
 from datacat.host.process import Target, alive
 from datacat.wire import layout
 from datacat.wire.layout import Meta, Summary
@@ -29,7 +30,8 @@ FOREIGN_S = 24 * 3600.0
 """A session of another pid namespace, whose process cannot be looked up, is an orphan after so much silence."""
 STARTING_S = 10.0
 """An interpreter on a machine that is busy starts within that."""
-_ANY_BLOCKS = 1 << 62  # Windows does not tell
+QUARANTINE_S = 30 * 24 * 3600.0
+"""A session with records in quarantine stays so long, whatever comes after it."""
 _GONE_WITH_THE_END = (layout.WAKE_FILE, layout.BEAT_FILE, layout.STACKS_FILE, layout.FAULT_FILE, layout.LOCK_FILE)
 
 
@@ -93,6 +95,7 @@ def is_orphan(found: Found, boot_id: str, pid_namespace: int, now_s: float) -> b
 def retire(folder: Path, meta: Meta) -> None:
     """Write summary.json and remove what only a living session needs. Raises: JournalError."""
     write_whole(folder / layout.SUMMARY_FILE, msgspec.json.encode(View(folder, meta).summary()))
+    faults.at("session.retired")
     for name in _GONE_WITH_THE_END:
         with contextlib.suppress(OSError):
             (folder / name).unlink()
@@ -114,7 +117,8 @@ def clear(spool: Path, now_s: float) -> None:
     for done in by_product.values():
         done.sort()
         for _, folder in done[:-SUMMARIES]:
-            shutil.rmtree(folder, ignore_errors=True)
+            if now_s - _changed_s(folder / layout.QUARANTINE_FILE) > QUARANTINE_S:
+                shutil.rmtree(folder, ignore_errors=True)
     _clear_owners(spool)
 
 
@@ -125,13 +129,31 @@ def remove(folder: Path) -> None:
 
 def size_bytes(folder: Path) -> int:
     """Return the disk space that a session's folder takes."""
-    total = 0
-    for root, _, names in os.walk(folder):
-        for name in names:
-            with contextlib.suppress(OSError):
-                info = (Path(root) / name).lstat()
-                total += min(info.st_size, getattr(info, "st_blocks", _ANY_BLOCKS) * 512)
-    return total
+    return sum(disk_bytes(Path(root) / name) for root, _, names in os.walk(folder) for name in names)
+
+
+def total_bytes(spool: Path) -> int:
+    """Return the disk space that all sessions of a spool take."""
+    return sum(size_bytes(spool / name) for name in _names(spool))
+
+
+def forget_acknowledged(spool: Path, need_bytes: int) -> int:
+    """Remove what is kept of sessions that are done, oldest first, until need_bytes are free; return how many are."""
+    freed = 0
+    for folder in sorted(_done(spool), key=lambda folder: (folder / layout.SUMMARY_FILE).stat().st_mtime):
+        if freed >= need_bytes:
+            break
+        with contextlib.suppress(HostError):
+            lock = host.lock(folder / layout.LOCK_FILE)
+            before = size_bytes(folder)
+            _keep_only_summary(folder)
+            lock.release()
+            freed += before - size_bytes(folder)
+    return freed
+
+
+def _done(spool: Path) -> list[Path]:
+    return [spool / name for name in _names(spool) if (spool / name / layout.SUMMARY_FILE).exists()]
 
 
 def make(spool: Path, meta: Meta) -> Path:
@@ -169,11 +191,21 @@ def _newest_change_s(folder: Path) -> float:
     return newest
 
 
+def _changed_s(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
 def _keep_only_summary(folder: Path) -> None:
+    """Remove the rest; but records in quarantine stay, and with them whose they are."""
+    refused = (folder / layout.QUARANTINE_FILE).exists()
+    kept = {layout.SUMMARY_FILE, *((layout.META_FILE, layout.QUARANTINE_FILE) if refused else ())}
     for path in folder.iterdir():
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
-        elif path.name != layout.SUMMARY_FILE:
+        elif path.name not in kept:
             path.unlink(missing_ok=True)
 
 

@@ -6,18 +6,25 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+from datacat.daemon import squeezed
 from datacat.errors import JournalError
-from datacat.wire.layout import SEGMENT_BYTES, TAIL_BYTES, segment_name, tail_crc, whole_lines
+from datacat.wire.layout import SEGMENT_BYTES, TAIL_BYTES, segment_name, squeezed_name, tail_crc, whole_lines
 
 _CHUNK_BYTES = 64 * 1024
+_ANY_BLOCKS = 1 << 62  # Windows does not tell
+_SUFFIXES = (segment_name(0)[8:], squeezed_name(0)[8:])
 
 
 class Piece(NamedTuple):
-    """Whole lines of a stream, the offset behind them (filler included), and whether a sealed segment ended torn."""
+    """Whole lines of a stream, the offset behind them (filler included), and whether a sealed segment ended torn.
+
+    records is how many records of the journal they stand for.
+    """
 
     data: bytes
     end: int
     torn: bool
+    records: int
 
 
 class Source:
@@ -42,10 +49,10 @@ class Source:
         Raises: JournalError when a segment cannot be read.
         """
         if start < len(self.prefix):
-            return Piece(self.prefix[start:], len(self.prefix), torn=False)
+            return Piece(self.prefix[start:], len(self.prefix), torn=False, records=1)
         shift = self.base - len(self.prefix)
         piece = self._read(start + shift, limit, max_lines, stop + shift)
-        return Piece(piece.data, piece.end - shift, piece.torn)
+        return piece._replace(end=piece.end - shift)
 
     def rest(self, start: int) -> bytes:
         """Return all whole lines from offset start on."""
@@ -55,14 +62,15 @@ class Source:
             start = piece.end
         return b"".join(parts)
 
-    def crc(self, offset: int) -> int:
-        """Return the CRC-32 of the up to 4 KiB before an offset."""
+    def crc(self, offset: int) -> int | None:
+        """Return the CRC-32 of the up to 4 KiB before an offset; None when those bytes were squeezed out."""
         start = max(0, offset - TAIL_BYTES)
         head = self.prefix[start:offset]
         if offset <= len(self.prefix):
             return tail_crc(head)
         shift = self.base - len(self.prefix)
-        return tail_crc(head + self._bytes(max(start, len(self.prefix)) + shift, offset + shift))
+        body = self._bytes(max(start, len(self.prefix)) + shift, offset + shift)
+        return None if body is None else tail_crc(head + body)
 
     def first(self) -> int:
         """Return the first offset that can still be read; 0 when there are no segments yet."""
@@ -83,7 +91,7 @@ class Source:
             names = [path.name for path in self.folder.iterdir()]
         except OSError:
             return []
-        return sorted(int(name[:8]) for name in names if len(name) == 15 and name[:8].isdigit())
+        return sorted({int(name[:8]) for name in names if name[8:] in _SUFFIXES and name[:8].isdigit()})
 
     def torn_tail(self) -> bool:
         """Whether an unfinished record follows the last whole line; only meaningful when the writer is gone."""
@@ -96,13 +104,25 @@ class Source:
 
     def _read(self, start: int, limit: int, max_lines: int, stop: int) -> Piece:
         parts: list[bytes] = []
-        size = 0
+        size = records = 0
         torn = False
         while size < limit and max_lines > 0 and start < stop:
             number, within = divmod(start, self.segment_bytes)
             # Asked before the segment is read: what is read of a sealed segment is all of it.
-            sealed = (self.folder / segment_name(number + 1)).exists()
+            sealed = self._has(number + 1)
             body = self._segment(number, within)
+            if not body and (small := self.squeezed(number)) is not None:
+                base = number * self.segment_bytes
+                cut = squeezed.cut(small, within, limit - size, max_lines, stop - base)
+                parts += cut.lines
+                size += sum(map(len, cut.lines))
+                records += cut.records
+                max_lines -= len(cut.lines)
+                torn = torn or (small.torn and cut.whole)
+                start = base + (self.segment_bytes if cut.whole else cut.end)
+                if not cut.whole:
+                    break
+                continue
             lines = whole_lines(body, 0)
             end = min(len(lines), stop - start)
             if end > limit - size:
@@ -111,17 +131,32 @@ class Source:
                 end = _nth_line(lines, max_lines)
             if end < len(lines):
                 parts.append(lines[:end])
+                records += lines.count(b"\n", 0, end)
                 start += end
                 break
             parts.append(lines)
+            records += (count := lines.count(b"\n"))
             size += len(lines)
-            max_lines -= lines.count(b"\n")
+            max_lines -= count
             start += len(lines)
             if not sealed:
                 break
             torn = torn or bool(body[len(lines) :].strip(b"\0"))
             start = (number + 1) * self.segment_bytes
-        return Piece(b"".join(parts), start, torn)
+        return Piece(b"".join(parts), start, torn, records)
+
+    def segment(self, number: int) -> squeezed.Segment | None:
+        """Return a segment of a stream as it is on disk, squeezed or not, as entries. Raises: JournalError."""
+        body = self._segment(number, 0)
+        return squeezed.of_bytes(body, self.segment_bytes) if body else self.squeezed(number)
+
+    def squeezed(self, number: int) -> squeezed.Segment | None:
+        """Return a segment that was squeezed; None when it was not. Raises: JournalError."""
+        text = read_whole(self.folder / squeezed_name(number))
+        return squeezed.load(text) if text else None
+
+    def _has(self, number: int) -> bool:
+        return (self.folder / segment_name(number)).exists() or (self.folder / squeezed_name(number)).exists()
 
     def _segment(self, number: int, within: int) -> bytes:
         """Return a segment's bytes from within on, up to somewhere behind the first zero: the rest is empty space."""
@@ -141,7 +176,7 @@ class Source:
         except OSError as error:
             raise JournalError(f"cannot read {self.folder / segment_name(number)}: {error.strerror}") from error
 
-    def _bytes(self, start: int, end: int) -> bytes:
+    def _bytes(self, start: int, end: int) -> bytes | None:
         parts: list[bytes] = []
         while start < end:
             number, within = divmod(start, self.segment_bytes)
@@ -151,6 +186,14 @@ class Source:
                 with (self.folder / segment_name(number)).open("rb", buffering=0) as file:
                     file.seek(within)
                     parts.append(file.read(size).ljust(size, b"\0"))
+            except FileNotFoundError:
+                small = self.squeezed(number)
+                if small is None:
+                    raise JournalError(f"there is no {self.folder / segment_name(number)}") from None
+                if within < self.segment_bytes - len(small.tail):
+                    return None
+                at = within - (self.segment_bytes - len(small.tail))
+                parts.append(small.tail[at : at + size])
             except OSError as error:
                 raise JournalError(f"cannot read {self.folder}: {error.strerror}") from error
             start += size
@@ -232,3 +275,12 @@ def read_whole(path: Path) -> bytes:
         return path.read_bytes()
     except OSError:
         return b""
+
+
+def disk_bytes(path: Path) -> int:
+    """Return the disk space that a file takes; 0 when there is none."""
+    try:
+        info = path.lstat()
+    except OSError:
+        return 0
+    return min(info.st_size, getattr(info, "st_blocks", _ANY_BLOCKS) * 512)

@@ -1,18 +1,18 @@
-"""Requests to one server: batches, what is acknowledged, the daemon's registration and lease. Back-off is pure.
+"""Requests to one server: batches, what is acknowledged, the daemon's registration and lease.
 
 Used by one thread at a time. requests is imported at the first request, so that the daemon listens before that.
 """
 
-import random
 import time
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import msgspec
 
+from datacat.daemon.backoff import LONGEST_LOCAL_WAIT_S, LONGEST_WAIT_S, Backoff
 from datacat.daemon.config import Config, adjusted
-from datacat.errors import UplinkError
+from datacat.daemon.transport import Trust, open_session
+from datacat.errors import ConfigError, UplinkError
 from datacat.wire import routes
 from datacat.wire.layout import Meta
 
@@ -21,64 +21,38 @@ if TYPE_CHECKING:
 
 CONNECT_TIMEOUT_S = 2.0
 READ_TIMEOUT_S = 10.0
-FIRST_WAIT_S = 1.0
-LONGEST_WAIT_S = 300.0
-LONGEST_LOCAL_WAIT_S = 5.0
-"""A refused connection to this machine costs nothing, and its server comes back soon."""
 DAEMON_HEADER = "Datacat-Daemon"
+URGENT_HEADER = "Datacat-Urgent"
+"""1 on a batch with a session's beginning or end: a server that is behind takes those first."""
+REFUSED = frozenset({401, 403})
+"""The server does not let us write; a person has to change that."""
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
-
-
-class Backoff:
-    """When to try again: waits double from 1 s to longest_s, each shortened by up to half at random."""
-
-    def __init__(self, longest_s: float, jitter: Callable[[], float] = random.random) -> None:
-        self.failures = 0
-        self.next_s = 0.0
-        self._longest_s = longest_s
-        self._jitter = jitter
-
-    def failed(self, now_s: float, retry_after_s: float | None = None) -> None:
-        """Note a failure. What the server asked for is kept to, up to an hour."""
-        wait_s = min(self._longest_s, FIRST_WAIT_S * 2 ** min(self.failures, 30))
-        wait_s *= 1 - self._jitter() / 2
-        self.failures += 1
-        self.next_s = now_s + max(wait_s, min(retry_after_s or 0.0, 3600.0))
-
-    def worked(self) -> None:
-        """Note a success."""
-        self.failures = 0
-        self.next_s = 0.0
-
-    def ready(self, now_s: float) -> bool:
-        """Whether it is time to try."""
-        return now_s >= self.next_s
 
 
 class Uplink:
     """One server, as a daemon speaks to it.
 
     boot is the server's random id of its start, empty until it answered; sent_at_s the monotonic time of the last
-    batch, which renewed the lease.
+    batch, which renewed the lease. trouble says why the newest request was not taken; empty when it was.
     """
 
-    def __init__(
-        self, url: str, *, daemon_id: str = "", api_key: str = "", tls_verify: bool = True, compress: bool = True
-    ) -> None:
+    def __init__(self, url: str, *, daemon_id: str = "", trust: Trust = Trust(), compress: bool = True) -> None:  # noqa: B008  immutable
         self.url = url.rstrip("/")
         self.local = is_local(url)
         self.boot = ""
         self.sent_at_s = 0.0
         self.backoff = Backoff(LONGEST_LOCAL_WAIT_S if self.local else LONGEST_WAIT_S)
+        self.trouble = ""
         self._daemon_id = daemon_id
-        self._api_key = api_key
-        self._tls_verify = tls_verify
+        self._trust = trust
         self._compress = compress
         self._http: requests.Session | None = None
 
-    def post_batch(self, path: str, body: bytes) -> dict[str, Any]:
+    def post_batch(self, path: str, body: bytes, *, urgent: bool = False) -> dict[str, Any]:
         """Send a batch; return the answer {acked, boot}. Raises: UplinkError."""
         headers = {"Content-Type": routes.NDJSON}
+        if urgent:
+            headers[URGENT_HEADER] = "1"
         if self._compress and body:
             import zstandard
 
@@ -101,14 +75,28 @@ class Uplink:
             http.close()
 
     def _object(self, method: str, path: str, body: bytes | None, headers: dict[str, str]) -> dict[str, Any]:
+        try:
+            answer = self._request(method, path, body, headers)
+        except UplinkError as error:
+            # What a session does wrong (404, 409, 410, 422) is no trouble with the server.
+            if error.status in REFUSED or not error.permanent:
+                self.trouble = str(error)
+            if error.status in REFUSED:
+                self.close()  # the next try reads the key anew
+            raise
+        self.trouble = ""
+        return answer
+
+    def _request(self, method: str, path: str, body: bytes | None, headers: dict[str, str]) -> dict[str, Any]:
         import requests
 
         if self._http is None:
-            self._http = _new_session(self._tls_verify, self.local)
+            try:
+                self._http = open_session(self._trust, local=self.local)
+            except ConfigError as error:
+                raise UplinkError(f"{method} {self.url}: {error.message}", hint=error.hint) from error
             if self._daemon_id:
                 self._http.headers[DAEMON_HEADER] = self._daemon_id
-            if self._api_key:
-                self._http.headers["Authorization"] = f"Bearer {self._api_key}"
         try:
             answer = self._http.request(
                 method,
@@ -118,6 +106,11 @@ class Uplink:
                 timeout=(CONNECT_TIMEOUT_S, READ_TIMEOUT_S),
                 allow_redirects=False,
             )
+        except requests.exceptions.SSLError as error:
+            raise UplinkError(
+                f"{method} {self.url}: no trusted connection ({_ssl_reason(error)})",
+                hint="name the authority of its certificate with tls_ca_file, if it is one of your own",
+            ) from error
         except (requests.RequestException, OSError, ValueError) as error:
             raise UplinkError(f"{method} {self.url}: no answer ({type(error).__name__})") from error
         document = _decode(answer.content)
@@ -125,8 +118,12 @@ class Uplink:
             if document is None:
                 raise UplinkError(f"{method} {self.url}{path.partition('?')[0]}: not the answer of a datacat server")
             return document
+        why = ""
+        if answer.status_code in REFUSED:
+            why = "the server wants a key" if answer.status_code == 401 else "the key of this daemon may not write"
         raise UplinkError(
-            f"{method} {self.url}{path.partition('?')[0]}: {answer.status_code}",
+            f"{method} {self.url}{path.partition('?')[0]}: {answer.status_code}{why and f', {why}'}",
+            hint="set api_key_file or DATACAT_API_KEY to an ingest key; what was recorded is kept" if why else "",
             status=answer.status_code,
             retry_after_s=retry_after(answer.headers.get("Retry-After", ""), time.time()),
             body=document,
@@ -140,8 +137,7 @@ def uplink_of(config: Config, meta: Meta | None, daemon_id: str) -> Uplink:
     return Uplink(
         (meta.server_url if meta is not None else "") or config.server_url,
         daemon_id=daemon_id,
-        api_key=config.api_key,
-        tls_verify=config.tls_verify,
+        trust=Trust(config.api_key, config.api_key_file, config.tls_verify, config.tls_ca_file),
         compress=config.enable_compression,
     )
 
@@ -169,15 +165,11 @@ def retry_after(text: str, now_unix_s: float) -> float | None:
         return None
 
 
-def _new_session(tls_verify: bool, local: bool) -> "requests.Session":
-    import requests
-
-    session = requests.Session()
-    session.headers["User-Agent"] = "datacat-daemon"
-    session.verify = tls_verify
-    # HTTP_PROXY must not catch a request to this machine; elsewhere proxies and certificates of the user count.
-    session.trust_env = not local
-    return session
+def _ssl_reason(error: BaseException) -> str:
+    """Return what OpenSSL said, out of what urllib3 and requests wrapped around it."""
+    text = str(error)
+    _, found, rest = text.rpartition("] ")
+    return (rest if found else text).partition(" (_ssl")[0][:200]
 
 
 def _decode(content: bytes) -> dict[str, Any] | None:

@@ -3,6 +3,8 @@
     <user state dir>/spool/<session id>/            0700, files 0600
       session.json               Meta: who writes, made once by the client
       <stream>/00000000.ndjson   segments; segment n holds the stream's bytes from n x segment_bytes on
+      <stream>/00000000.squeezed the same after it gave up records, because the spool was full
+      quarantine.ndjson          records that the server refuses for good, each with the reason
       beat                       BEAT slot: the last heartbeat; from DROPPED_OFFSET on: what the client had to drop
       fault, stacks              texts of faulthandler: the crash traceback, the stacks of a hang
       daemon                     Shipper: who ships it and what is acknowledged (a cache for readers)
@@ -40,6 +42,7 @@ SHIPPER_FILE = "daemon"
 LOCK_FILE = "lock"
 WAKE_FILE = "wake"
 SUMMARY_FILE = "summary.json"
+QUARANTINE_FILE = "quarantine.ndjson"
 
 BEAT = struct.Struct("<qqdB")
 """awake_ns (the clock that stops in sleep), Unix us, timeout_s, flags; little endian."""
@@ -139,6 +142,11 @@ class Summary(msgspec.Struct, omit_defaults=True):
 def segment_name(number: int) -> str:
     """Return the file name of a stream's segment."""
     return f"{number:08d}.ndjson"
+
+
+def squeezed_name(number: int) -> str:
+    """Return the file name of a sealed segment that gave up records because the spool was full."""
+    return f"{number:08d}.squeezed"
 
 
 def whole_lines(segment: bytes, start: int) -> bytes:

@@ -2,40 +2,16 @@
 
 import pytest
 
-from datacat.daemon.uplink import Backoff, Uplink, is_local, retry_after
+from datacat.daemon.transport import Trust
+from datacat.daemon.uplink import Uplink, is_local, retry_after
 from datacat.errors import UplinkError
 
 
 @pytest.fixture
 def uplink(server):
-    made = Uplink(server.url, daemon_id="d1", api_key="secret")
+    made = Uplink(server.url, daemon_id="d1", trust=Trust("secret"))
     yield made
     made.close()
-
-
-def test_waits_double_up_to_the_longest_and_start_anew_after_success():
-    backoff = Backoff(60.0, jitter=lambda: 0.0)
-    waits = []
-    for _ in range(8):
-        backoff.failed(100.0)
-        waits.append(backoff.next_s - 100.0)
-    assert waits == [1, 2, 4, 8, 16, 32, 60, 60]
-    assert not backoff.ready(159.9)
-    assert backoff.ready(160.0)
-    backoff.worked()
-    assert backoff.ready(0.0)
-    backoff.failed(0.0)
-    assert backoff.next_s == 1.0
-
-
-def test_jitter_shortens_a_wait_by_half_at_most_and_the_server_is_obeyed():
-    backoff = Backoff(60.0, jitter=lambda: 1.0)
-    backoff.failed(0.0)
-    assert backoff.next_s == 0.5
-    backoff.failed(0.0, retry_after_s=30.0)
-    assert backoff.next_s == 30.0
-    backoff.failed(0.0, retry_after_s=1e9)
-    assert backoff.next_s == 3600.0
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,45 @@
+"""Crash points: the steps of the protocol at which a kill must cost nothing. DATACAT_FAULT=crash:POINT kills there.
+
+For tests alone; it is no setting and no promise. crash:POINT:N kills at the N-th time that the point is passed.
+"""
+
+import os
+import signal
+
+VARIABLE = "DATACAT_FAULT"
+POINTS = (
+    # What a daemon does.
+    "batch.cut",  # records are folded, nothing was sent
+    "batch.answered",  # the server has them, the cursor has not moved
+    "cursor.moved",  # the file `daemon` does not know it yet
+    "shipper.told",
+    "stand_in.decided",  # a new stream is to stand in, nobody else knows
+    "stand_in.saved",
+    "quarantine.written",  # a refused record is kept, its stand-in was not sent
+    "trim.saved",  # the checkpoint moved, the segments are still there
+    "squeeze.written",  # a segment is there twice
+    "verdict.judged",  # the process is gone, the verdict was not written
+    "verdict.written",
+    "session.made",  # a local client's session has a folder and no record
+    "record.kept",  # a local client's record is written, and was not answered
+    "session.retired",  # the summary is written, the rest not removed
+    # What a server does.
+    "ingest.read",  # a batch came, nothing was stored
+    "ingest.stored",  # it is stored and was not answered
+)
+"""Every point that the code names, in the order of its steps."""
+
+_passed: dict[str, int] = {}
+
+
+def at(point: str) -> None:
+    """Die here, as by kill -9, when the environment asks for it."""
+    asked = os.environ.get(VARIABLE, "")
+    if not asked.startswith("crash:"):
+        return
+    _, wanted, *times = asked.split(":")
+    if wanted != point:
+        return
+    _passed[point] = _passed.get(point, 0) + 1
+    if _passed[point] >= int(times[0] if times else 1):
+        os.kill(os.getpid(), getattr(signal, "SIGKILL", signal.SIGTERM))

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -74,7 +75,7 @@ class Trap:
     def ended(self, folder=None):
         """Wait for the verdict on a session (the only one when none is named); (status, reason)."""
         if folder is None:
-            (folder,) = self.sessions
+            (folder,) = eventually(lambda: self.sessions, 20)
         (over,) = eventually(lambda: [v for v in self.verdicts(folder) if v.status in OVER], 20)
         return over.status, over.reason
 
@@ -82,6 +83,15 @@ class Trap:
         with contextlib.suppress(OSError, msgspec.DecodeError):
             return msgspec.json.decode((folder / layout.SHIPPER_FILE).read_bytes(), type=layout.Shipper)
         return None
+
+    def kill_daemon(self, folder):
+        """Kill the daemon that serves a session, and wait until it is gone."""
+        pidfd = os.pidfd_open(self.shipper(folder).pid)
+        try:
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            assert select.select([pidfd], [], [], 20)[0]
+        finally:
+            os.close(pidfd)
 
     def close(self):
         """End every app, and every daemon that still serves one of its sessions."""

@@ -155,6 +155,16 @@ def delta_of(front: Front) -> Delta | None:
     return _decode_delta(raw)
 
 
+def without_delta(payload: bytes) -> bytes:
+    """Return the payload for a copy of an entry, without what it adds to the roll-ups: that is in the log once."""
+    opened = open_front(payload)
+    if opened is None or opened.front.rollup == _NO_ROLLUP:
+        return payload
+    opened.front.rollup = _NO_ROLLUP
+    text, rest = _encode(opened.front), payload[_SIZES.size + opened.front_bytes :]
+    return b"".join((_SIZES.pack(len(text), zlib.crc32(text), opened.state_bytes), text, rest))
+
+
 def lines_of(payload: bytes) -> list[bytes]:
     """Return the records of an entry, one JSON text each, in order."""
     size, _, state_bytes = _SIZES.unpack_from(payload)

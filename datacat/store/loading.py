@@ -6,7 +6,8 @@ from typing import TypeVar
 import msgspec
 
 from datacat.errors import StoreError
-from datacat.store import entry, version
+from datacat.host import Lock, lock, needs_a_person
+from datacat.store import durable, entry, version
 from datacat.store.chunks import Chunk
 from datacat.store.fold import Head
 from datacat.store.heads import Heads
@@ -135,6 +136,19 @@ class _Collector:
             number = earlier.segment if isinstance(earlier, Chunk) else earlier
             self.dead.append((number, entry.key_of(session_id, rev)))
         places[rev] = place
+
+
+def take(root: Path) -> Lock:
+    """Return the lock of the folder, which is made when there is none. Raises: Busy, StoreError."""
+    try:
+        durable.make_dir(root)
+    except OSError as error:
+        raise StoreError(
+            f"cannot create {root}: {error}",
+            hint="check the path and its permissions",
+            permanent=needs_a_person(error),
+        ) from error
+    return lock(root / "lock")
 
 
 def load(

@@ -40,6 +40,14 @@ class Record(NamedTuple):
     payload: int
 
 
+class Position(NamedTuple):
+    """A place in the log: behind the record seq of a segment, which ends at that offset of its file."""
+
+    segment: int
+    seq: int
+    offset: int
+
+
 class Region(NamedTuple):
     """Bytes of a file that are no sound records.
 

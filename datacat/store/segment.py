@@ -16,7 +16,7 @@ from semidbm.db import _SemiDBM
 from datacat.errors import Corrupt, StoreError
 from datacat.host import needs_a_person
 from datacat.store import durable
-from datacat.store.sealed import MAX_KEY_BYTES, MAX_VALUE_BYTES, VALUE_START, Record, record, unseal
+from datacat.store.sealed import MAX_KEY_BYTES, MAX_VALUE_BYTES, VALUE_START, Position, Record, record, unseal
 
 DATA_FILE = "data"
 """semidbm's name for the file in its folder."""
@@ -64,6 +64,16 @@ class Segment(_SemiDBM):
     def dead_bytes(self) -> int:
         """How many bytes nobody needs any more."""
         return self.size_bytes - self.live_bytes
+
+    @property
+    def salt(self) -> int:
+        """What its seals begin with."""
+        return self._salt
+
+    @property
+    def end(self) -> Position:
+        """The position behind its last record."""
+        return Position(self.number, self._seq - 1, self.size_bytes)
 
     def _load_db(self) -> None:
         self._current_offset, self._seq, self._index = self._known

@@ -11,6 +11,7 @@ from typing import NamedTuple, TypeAlias
 from datacat.errors import StoreError
 from datacat.store import durable
 from datacat.store.repair import Finding, make_segment, remove_segment
+from datacat.store.sealed import Position
 from datacat.store.segment import Segment
 
 _log = logging.getLogger(__name__)
@@ -52,10 +53,16 @@ class Segments:
         self._syncing = False
         self._written = 0
         self._durable = 0
-        self._waiting: deque[tuple[int, int, Show]] = deque()
+        self._waiting: deque[tuple[int, Position, Show]] = deque()
         self._dirty: dict[int, Segment] = {}
         self._failed: StoreError | None = None
         self._troubled = False
+        self.showing = Position(0, 0, 0)
+        """Where the entry ends that is being shown, for who is called."""
+        self.passed: Callable[[Position], None] = lambda _: None
+        """Called when everything up to a position was shown."""
+        self.may_remove: Callable[[Position], bool] = lambda _: True
+        """Asked before a segment is removed that ends there."""
         self.findings = findings
         self._hinted: dict[int, int] = {}
         self._segments = {segment.number: segment for segment in opened}
@@ -80,7 +87,7 @@ class Segments:
             number = self._active.number
             self._dirty[number] = self._active
             self._written += 1
-            self._waiting.append((self._written, number, show))
+            self._waiting.append((self._written, self._active.end, show))
             return self._written, number
 
     def commit(self, ticket: int) -> None:
@@ -174,11 +181,26 @@ class Segments:
         """Remove a sealed segment in which everything is dead; return whether it was. Raises: StoreError."""
         with self._lock:
             segment = self._segments[number]
-            if segment.live_bytes or segment is self._active or number in self._dirty:
+            if (
+                segment.live_bytes
+                or segment is self._active
+                or number in self._dirty
+                or not self.may_remove(segment.end)
+            ):
                 return False
             del self._segments[number]
         remove_segment(segment)
         return True
+
+    def opened(self) -> tuple[list[Segment], Position]:
+        """Return the segments, oldest first, and where the log ends."""
+        with self._lock:
+            return sorted(self._segments.values(), key=lambda segment: segment.number), self._active.end
+
+    def begin_behind(self, number: int) -> None:
+        """Go on in a new segment with a number above that. Raises: StoreError."""
+        with self._lock:
+            self._active = self._begin(number)
 
     def check(self) -> None:
         """Raise StoreError when writes are not taken; after a failed write it tries one on a file of its own."""
@@ -234,8 +256,8 @@ class Segments:
             # A new one each time: an exception that is raised again and again collects tracebacks.
             raise StoreError(self._failed.message, hint=self._failed.hint, permanent=self._failed.permanent)
 
-    def _begin(self) -> Segment:
-        number = max(self._segments, default=0) + 1
+    def _begin(self, behind: int = 0) -> Segment:
+        number = max([behind, *self._segments]) + 1
         segment = make_segment(self._root, number, int.from_bytes(os.urandom(4)))
         self._segments[number] = segment
         return segment
@@ -243,8 +265,9 @@ class Segments:
     def _show(self, goal: int) -> None:
         """Show everything up to goal; only the leader is here."""
         while self._waiting and self._waiting[0][0] <= goal:
-            _, number, show = self._waiting.popleft()
-            show(number)
+            _, self.showing, show = self._waiting.popleft()
+            show(self.showing.segment)
+        self.passed(self.showing)
 
 
 def _report(finding: Finding) -> None:

@@ -12,21 +12,21 @@ from pathlib import Path
 from typing import Any
 
 from datacat.errors import Deleted, Mismatch, StoreError
-from datacat.host import Lock, lock, needs_a_person
-from datacat.store import Batch, Page, Query, RecordQuery, Row, durable, entry
+from datacat.host import Lock
+from datacat.store import Batch, Page, Query, RecordQuery, Row, entry, rollup_pages
 from datacat.store.apply import Applied, apply
 from datacat.store.cache import States
-from datacat.store.catalogue import Catalogue, CatalogueQuery, Entry
+from datacat.store.catalogue import CatalogueQuery, Entry
 from datacat.store.chunks import Chunk, describe
-from datacat.store.distinct import hash_of
 from datacat.store.fleet import Fleet
 from datacat.store.fold import Head
 from datacat.store.heads import Heads
 from datacat.store.hinting import Hinting
 from datacat.store.history import passes
-from datacat.store.loading import Session, load
+from datacat.store.loading import Session, load, take
 from datacat.store.rollup import Delta
-from datacat.store.rollup_query import RollupQuery, Rollups, collect
+from datacat.store.rollup_pages import DEFAULT_AGES, Ages
+from datacat.store.rollup_query import RollupQuery, Rollups
 from datacat.store.rows import read_rows
 from datacat.store.segments import SEGMENT_BYTES
 from datacat.store.underway import UnderWay
@@ -47,7 +47,13 @@ class SemiStore:
     """
 
     def __init__(
-        self, root: Path, *, segment_bytes: int = SEGMENT_BYTES, clock: Callable[[], float] = time.monotonic
+        self,
+        root: Path,
+        *,
+        segment_bytes: int = SEGMENT_BYTES,
+        clock: Callable[[], float] = time.monotonic,
+        now_ns: Callable[[], int] = time.time_ns,
+        ages: Ages = DEFAULT_AGES,
     ) -> None:
         """Open or create the store.
 
@@ -62,12 +68,14 @@ class SemiStore:
         self._under_way = UnderWay(clock)
         self._records = 0
         self._closed = False
-        self._owner: Lock = _take(root)
+        self._owner: Lock = take(root)
         try:
             self._sessions, self._tombstones, self._segments = load(root, self._heads, segment_bytes)
+            self._rollups = rollup_pages.open_pages(root, self._segments, ages, clock)
         except BaseException:
             self._owner.release()
             raise
+        self._now_ns = now_ns
         self._hinting = Hinting(root, self._lock, self._sessions, self._tombstones, self._heads, self._segments)
 
     @property
@@ -107,6 +115,7 @@ class SemiStore:
             head, ticket = session.written, session.ticket
         # Also a repeat or a refusal speaks of what others wrote, so that must be durable before it is told.
         self._segments.commit(ticket)
+        self._rollups.relieve()
         if refusal is not None:
             raise refusal
         if head is None:  # apply() raises for a session that does not exist
@@ -139,14 +148,11 @@ class SemiStore:
 
     def rollups(self, query: RollupQuery) -> Rollups:
         """See Store.rollups."""
-        return collect((delta for _, delta in self._deltas()), query)
+        return self._rollups.rollups(query)
 
     def catalogue(self, query: CatalogueQuery) -> list[Entry]:
         """See Store.catalogue."""
-        catalogue = Catalogue()
-        for session_id, delta in self._deltas():
-            catalogue.add(delta, hash_of(session_id))
-        return catalogue.entries(query)
+        return self._rollups.catalogue(query)
 
     def open_heads(self) -> list[Head]:
         """See Store.open_heads."""
@@ -177,7 +183,11 @@ class SemiStore:
         if not self._tending.acquire(blocking=False):
             return False
         try:
-            if self._tend(self._clock() + budget_s):
+            deadline = self._clock() + budget_s
+            while self._rollups.step(self._now_ns() // 1000):
+                if self._clock() >= deadline:
+                    return True
+            if self._tend(deadline):
                 return True
             return self._hinting.step(HINT_BYTES)
         finally:
@@ -197,13 +207,16 @@ class SemiStore:
     def stats(self) -> dict[str, int]:
         """See Store.stats."""
         chunks = sum(len(session.chunks) for session in list(self._sessions.values()))
-        return {**self._heads.counts(), **self._segments.stats(), "chunks": chunks, "records": self._records}
+        counted = {**self._heads.counts(), **self._segments.stats(), **self._rollups.stats()}
+        return {**counted, "chunks": chunks, "records": self._records}
 
     def close(self) -> None:
         """See Store.close."""
         closed, self._closed = self._closed, True
         try:
             self._segments.flush()
+            if not closed:
+                self._rollups.write_all()
             deadline = self._clock() + _HINTS_S
             while not closed and self._hinting.step(1) and self._clock() < deadline:
                 pass
@@ -224,7 +237,7 @@ class SemiStore:
             entry.squeeze(state),
             entry.body_of(applied.lines),
         )
-        shown = partial(self._show, session, applied.head, rev, chunk, has_state=bool(state))
+        shown = partial(self._show, session, applied.head, rev, chunk, applied.rollup, has_state=bool(state))
         ticket, number = self._segments.write(entry.key_of(session_id, rev), payload, shown)
         if chunk is not None:
             chunk.segment = number
@@ -237,7 +250,7 @@ class SemiStore:
             self._sessions[session_id] = session
 
     def _show(
-        self, session: Session, head: Head, rev: int, chunk: Chunk | None, number: int, *, has_state: bool
+        self, session: Session, head: Head, rev: int, chunk: Chunk | None, delta: Delta, number: int, *, has_state: bool
     ) -> None:
         """Let readers see a batch that is durable now; one thread at a time, in the order of writing."""
         with self._lock:
@@ -248,6 +261,8 @@ class SemiStore:
         if bare is not None:
             self._segments.forget(bare[1], entry.key_of(head.id, bare[0]))
         self._heads.put(head)
+        if delta.rows:
+            self._rollups.apply(self._segments.showing, head.id, delta)
 
     def _show_deleted(self, session_id: str, session: Session, rev: int, number: int) -> None:
         self._heads.delete(session_id)
@@ -289,7 +304,9 @@ class SemiStore:
             payload = self._segments.read(number, key)
         except KeyError:
             return 0
-        ticket, _ = self._segments.write(key, payload, partial(self._show_moved, session_id, rev, number))
+        ticket, _ = self._segments.write(
+            key, entry.without_delta(payload), partial(self._show_moved, session_id, rev, number)
+        )
         return ticket
 
     def _show_moved(self, session_id: str, rev: int, old: int, new: int) -> None:
@@ -319,12 +336,6 @@ class SemiStore:
                 if place is not None and place[0] == rev:
                     return place[1]
         return 0
-
-    def _deltas(self) -> Iterator[tuple[str, Delta]]:
-        for session_id, session in list(self._sessions.items()):
-            for chunk in list(session.chunks):
-                if (delta := entry.delta_of(self._front(session_id, chunk))) is not None:
-                    yield session_id, delta
 
     def _front(self, session_id: str, chunk: Chunk) -> entry.Front:
         start = self._at_place(
@@ -378,19 +389,6 @@ class SemiStore:
     def _check_open(self) -> None:
         if self._closed:
             raise StoreError("the store is closed", permanent=True)
-
-
-def _take(root: Path) -> Lock:
-    """Return the lock of the folder, which is made when there is none. Raises: Busy, StoreError."""
-    try:
-        durable.make_dir(root)
-    except OSError as error:
-        raise StoreError(
-            f"cannot create {root}: {error}",
-            hint="check the path and its permissions",
-            permanent=needs_a_person(error),
-        ) from error
-    return lock(root / "lock")
 
 
 def _chunk(session: Session, rev: int) -> Chunk | None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from storing import everything, lines, opened, put, sid
 
 from datacat.errors import StoreError
-from datacat.store import Batch, Query
+from datacat.store import Batch, CatalogueQuery, Query, RollupQuery
 from datacat.store.fold import Stream
 from datacat.store.memory import MemoryStore
 from datacat.store.semi import SemiStore
@@ -35,6 +35,7 @@ records = st.one_of(
     st.builds(Dropped, t=times, counts=st.just({"full": 1})),
     st.builds(Gap, t=times, open=st.just({"product": "g", "version": "2"}), state=st.just({"whole": True})),
 )
+ROLLUPS = RollupQuery(interval_s=60, by=("product", "version", "kind", "name", "tags"))
 sessions = st.integers(1, 4)
 operations = st.lists(
     st.one_of(
@@ -73,7 +74,7 @@ def batch_for(store, operation):
 def test_both_stores_tell_the_same(plan):
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "store"
-        model, store = MemoryStore(), SemiStore(root, segment_bytes=2048)
+        model, store = MemoryStore(), SemiStore(root, segment_bytes=2048, now_ns=lambda: 1)
         try:
             for number in range(1, 4):
                 for one in (model, store):
@@ -99,9 +100,11 @@ def test_both_stores_tell_the_same(plan):
                             pass
                     case "reopen":
                         store.close()
-                        store = SemiStore(root, segment_bytes=2048)
+                        store = SemiStore(root, segment_bytes=2048, now_ns=lambda: 1)
                         assert store.stats()["damaged_regions"] == 0
                 assert everything(store) == everything(model)
+            assert store.rollups(ROLLUPS) == model.rollups(ROLLUPS)
+            assert store.catalogue(CatalogueQuery()) == model.catalogue(CatalogueQuery())
             for number in range(1, 5):
                 assert outcome(lambda n=number: store.head(sid(n))) == outcome(lambda n=number: model.head(sid(n)))
             assert {head.id for head in store.open_heads()} == {head.id for head in model.open_heads()}

@@ -63,6 +63,8 @@ def test_cut_at_every_byte_of_the_last_batches_the_batches_before_are_there_and_
     # Durability is not what is tested here; a thousand times three syncs take long on a real disk.
     monkeypatch.setattr("datacat.store.durable.os.fsync", lambda fd: None)
     for cut in range(sizes[2], sizes[4] + 1):
+        # Pages of roll-ups are written behind what is durable, so a torn log has none that are newer.
+        shutil.rmtree(root / "rollups", ignore_errors=True)
         path.write_bytes(whole[:cut])
         kept = sum(size <= cut for size in sizes)
         store = SemiStore(root)

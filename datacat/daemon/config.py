@@ -34,6 +34,7 @@ class Config(msgspec.Struct, frozen=True):
     tls_ca_file: str = ""
     max_spool_bytes: int = 256 * 1024 * 1024
     process_metrics: bool = True
+    process_metrics_interval_seconds: float = 10.0
     linger_seconds: float = 5.0
     log_level: str = "warning"
     log_file: str = ""
@@ -122,7 +123,12 @@ SETTINGS: dict[str, Setting] = {
     "max_spool_bytes": Setting(
         _whole(4 * 1024 * 1024, 2**50), "4194304 or more", "what all journals of the user may take on this machine"
     ),
-    "process_metrics": Setting(_flag, "true or false", "whether CPU, memory, threads and descriptors are recorded"),
+    "process_metrics": Setting(
+        _flag, "true or false", "whether CPU, memory, threads, descriptors and disk I/O of the app are recorded"
+    ),
+    "process_metrics_interval_seconds": Setting(
+        _number(0.1, 3600), "0.1 to 3600", "how often that is done, at most with each batch"
+    ),
     "linger_seconds": Setting(_number(0, 3600), "0 to 3600", "how long a daemon of a client stays at the end"),
     "log_level": Setting(_level, "debug, info, warning or error", "what the daemon's own log tells"),
     "log_file": Setting(_text, "a path", "where the daemon's own log goes; standard error when empty"),

@@ -16,8 +16,9 @@ from datacat import host
 from datacat.daemon import dumps, evidence, lastwords, mend, verdict, watch
 from datacat.daemon.config import Config
 from datacat.daemon.facts import STOP_EVENT, Facts
+from datacat.daemon.metering import Meter
 from datacat.daemon.streams import Writer, write_whole
-from datacat.errors import HostError, JournalError, WireError
+from datacat.errors import JournalError, WireError
 from datacat.host import faults, oom, usage
 from datacat.host.process import Exit, Target
 from datacat.wire import layout
@@ -27,7 +28,6 @@ from datacat.wire.records import MAX_RECORD_BYTES, Beat, Dropped, Event, Metric,
 
 _log = logging.getLogger(__name__)
 
-METRICS_INTERVAL_S = 10.0
 PARENT_PATIENCE_S = 0.5
 """A parent that reaps its child and writes down its last lines needs some milliseconds."""
 _PARENT_LOOK_S = 0.05
@@ -81,7 +81,9 @@ class Served:
         self._beat_us = 0
         self._stacks_from = evidence.size(folder)
         self._metrics_due_s = 0.0
-        self._cpu: tuple[float, float] | None = None
+        self._meter: Meter | None = None
+        if config.process_metrics and self.target is not None and meta.source in ("client", "run"):
+            self._meter = Meter(self.target.pid, cpu_time=meta.source == "client")
 
     @property
     def dropped(self) -> dict[str, int]:
@@ -166,9 +168,9 @@ class Served:
         if self.beat.on and self.beat.unix_us > self._beat_us:
             self._beat_us = self.beat.unix_us
             self.write(Beat(t=self._beat_us))
-        if self.config.process_metrics and self.meta.source in ("client", "run") and now_s >= self._metrics_due_s:
-            self._metrics_due_s = now_s + METRICS_INTERVAL_S
-            self._measure(now_us, now_s)
+        if self._meter is not None and now_s >= self._metrics_due_s:
+            self._metrics_due_s = now_s + self.config.process_metrics_interval_seconds
+            self.write(*self._meter.look(now_us, now_s))
         return step.hung
 
     def read_beat(self) -> None:
@@ -327,21 +329,3 @@ class Served:
         if dump is not None:
             event.stacktrace = dumps.traceback(dump.frames)
             event.data = {**(event.data or {}), "threads": dumps.as_json(dump.threads, most=50, frames=60)}
-
-    def _measure(self, now_us: int, now_s: float) -> None:
-        if self.target is None:
-            return
-        try:
-            used = usage.usage(self.target.pid)
-        except HostError:
-            return
-        gauges: list[tuple[str, float, str]] = [
-            ("process.memory.usage", used.rss_bytes, "By"),
-            ("process.thread.count", used.threads, "{thread}"),
-            ("process.open_file_descriptor.count", used.fds, "{file_descriptor}"),
-        ]
-        if self._cpu is not None and now_s > self._cpu[0]:
-            share = (used.cpu_s - self._cpu[1]) / (now_s - self._cpu[0]) / (os.cpu_count() or 1)
-            gauges.insert(0, ("process.cpu.utilization", round(max(0.0, share), 4), "1"))
-        self._cpu = (now_s, used.cpu_s)
-        self.write(*(Metric(t=now_us, name=name, value=value, unit=unit) for name, value, unit in gauges))

@@ -288,9 +288,24 @@ def test_a_daemon_that_is_killed_is_followed_by_one_that_loses_and_repeats_nothi
 
 
 def test_what_the_process_uses_is_recorded_unless_it_is_switched_off(watched, server):
-    app, journal, _ = watched()
-    metrics = eventually(lambda: server.records(journal.id, "metric"))
-    assert {m["name"] for m in metrics} >= {"process.memory.usage", "process.thread.count"}
+    app, journal, _ = watched(settings={"process_metrics_interval_seconds": 0.1})
+    eventually(lambda: "process.cpu.time" in {m["name"] for m in server.records(journal.id, "metric")})
+    metrics = server.records(journal.id, "metric")
+    assert {m["name"]: m.get("unit") for m in metrics} == {
+        "process.cpu.time": "s",
+        "process.cpu.utilization": "1",
+        "process.disk.io": "By",
+        "process.memory.usage": "By",
+        "process.open_file_descriptor.count": "{file_descriptor}",
+        "process.thread.count": "{thread}",
+    }
+    tags = {(m["name"], *m["tags"]) for m in metrics if m.get("tags")}
+    assert tags == {
+        ("process.cpu.time", "user"),
+        ("process.cpu.time", "system"),
+        ("process.disk.io", "read"),
+        ("process.disk.io", "write"),
+    }
     end_app(app)
     app, quiet, _ = watched(settings={"process_metrics": False})
     quiet.append(Metric(t=now_us(), name="own", value=1))

@@ -57,3 +57,15 @@ def test_the_usage_agrees_with_psutil(child):
     assert found.rss_bytes == pytest.approx(theirs.memory_info().rss, rel=0.2)
     assert found.threads == theirs.num_threads()
     assert found.fds == theirs.num_fds()
+    assert found.user_s == pytest.approx(theirs.cpu_times().user, abs=0.1)
+    assert (found.read_bytes, found.written_bytes) == theirs.io_counters()[2:4]
+
+
+def test_a_kernel_that_does_not_count_disk_bytes_leaves_them_out(child, tmp_path):
+    folder = tmp_path / "proc" / "7"
+    (folder / "fd").mkdir(parents=True)
+    (folder / "stat").write_text("7 (a) b) S " + " ".join(["1"] * 49))
+    assert usage(7, root=str(tmp_path)).read_bytes is None
+    (folder / "io").write_text("rchar: 5\nread_bytes: 4096\nwrite_bytes: 8192\n")
+    found = usage(7, root=str(tmp_path))
+    assert (found.read_bytes, found.written_bytes, found.threads) == (4096, 8192, 1)

@@ -7,10 +7,14 @@ from datacat.store import Store
 
 @dataclass(frozen=True, slots=True)
 class Ground:
-    """The store; public_url is the address of the web UI without a slash at the end, empty when it is not known."""
+    """The store; when this server started (us, 0: not known).
+
+    public_url is the address of the web UI without a slash at the end, empty when it is not known.
+    """
 
     store: Store
     public_url: str = ""
+    started_us: int = 0
 
     def session_url(self, session_id: str) -> str:
         """Return where the page of a session is: absolute when the public address is known."""

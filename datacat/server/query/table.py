@@ -1,12 +1,20 @@
 """The table of the query layer: every endpoint with its parameters, columns and function."""
 
-from datacat.server.query import crashes, events, hangs, health, sessions, state, values
+from datacat.server.query import counted, crashes, events, hangs, health, metrics, sessions, state, values
 from datacat.server.query import parameters as p
 from datacat.server.query.measures import HANG_MEASURES, MEASURES, SHARES
 from datacat.server.query.shape import Endpoint, Parameter
-from datacat.wire.records import LEVELS
+from datacat.wire.records import LEVELS, METRIC_TYPES
 
 _DIMS = tuple(health.dimensions(p.SESSION_DIMS))
+
+_METRIC = (
+    Parameter("name", "names", "names of metrics", required=True),
+    Parameter("tag", "names", "only samples with one of these tags"),
+    Parameter("by", "names", f"group by some of {', '.join(metrics.BY)}, tag:KEY; the name is always there"),
+)
+_METRIC_DIMS = tuple(health.dimensions(metrics.BY[1:]))
+_AGG = Parameter("agg", "words", "aggregates", metrics.AGGS, "avg")
 
 TABLE: tuple[Endpoint, ...] = (
     Endpoint(
@@ -210,5 +218,95 @@ TABLE: tuple[Endpoint, ...] = (
         events.events,
         len(events.COLUMNS),
         "from=-1d&severity=error,critical&limit=10",
+    ),
+    Endpoint(
+        "events/timeseries",
+        "Events over time",
+        "Counts from the roll-ups: not finer than a minute, than an hour for spans that begin more than 2 days ago, "
+        "than a day beyond 90 days. With filters or dimensions beyond product and version the records of the 50 newest "
+        "sessions are counted instead.",
+        (
+            *p.COMMON,
+            *p.BUCKETS,
+            Parameter("by", "words", "group by these", counted.BY),
+            Parameter("name", "names", "names of events"),
+            Parameter("category", "names", "categories"),
+            Parameter("severity", "words", "levels", LEVELS),
+        ),
+        (
+            health.TIME,
+            *health.dimensions(counted.BY),
+            counted.COUNT,
+            counted.SESSIONS,
+        ),
+        counted.events_timeseries,
+        1,
+        "from=-1d&by=severity&interval=1h",
+    ),
+    Endpoint(
+        "metrics",
+        "Catalogue of metrics",
+        "The metrics that were logged in the span; counts are of all time.",
+        (
+            *p.SPAN,
+            p.FILTERS[0],
+            Parameter("name", "names", "names; * and ? stand for any letters"),
+            Parameter("type", "words", "types", METRIC_TYPES),
+            p.sort("name", tuple(column.name for column in metrics.CATALOGUE)),
+            p.limit(),
+            p.FORMAT,
+        ),
+        metrics.CATALOGUE,
+        metrics.metrics,
+        len(metrics.CATALOGUE),
+        "from=-7d&name=frame*",
+    ),
+    Endpoint(
+        "metrics/timeseries",
+        "Metrics over time",
+        "Aggregates from the roll-ups, as fine as events/timeseries. value is the first of agg. Quantiles are right "
+        "within 1 %; those of histograms are what Prometheus' histogram_quantile gives.",
+        (*p.COMMON, *p.BUCKETS, *_METRIC, _AGG),
+        (health.TIME, metrics.NAME, *_METRIC_DIMS, *metrics.AGG_COLUMNS, metrics.VALUE),
+        metrics.timeseries,
+        2,
+        "from=-1d&name=frame_ms&agg=p50,p95&by=version&interval=1h",
+    ),
+    Endpoint(
+        "metrics/summary",
+        "Metrics of a span in one line",
+        "One row for each metric and group.",
+        (*p.COMMON, *_METRIC, _AGG, p.TOP),
+        (metrics.NAME, *_METRIC_DIMS, metrics.UNIT, *metrics.AGG_COLUMNS, metrics.VALUE),
+        metrics.summary,
+        1,
+        "from=-1d&name=frame_ms&agg=avg,p95,max,count&by=version",
+    ),
+    Endpoint(
+        "metrics/distribution",
+        "How the samples of a metric are distributed",
+        "Histograms by their own buckets, gauges and timers by 20 steps of equal length.",
+        (*p.COMMON, *_METRIC, p.TOP),
+        (metrics.NAME, *_METRIC_DIMS, *metrics.DISTRIBUTION),
+        metrics.distribution,
+        1,
+        "from=-1d&name=frame_ms",
+    ),
+    Endpoint(
+        "annotations",
+        "Marks for charts",
+        "First sessions of versions, buckets with many more crashes than usual, hangs, starts of this server, and "
+        "events named deploy, deployment or deployed; of each kind the newest 200.",
+        (
+            *p.COMMON,
+            p.INTERVAL,
+            p.POINTS,
+            p.TOP,
+            Parameter("kinds", "words", "kinds of marks", counted.KINDS, "release"),
+        ),
+        counted.ANNOTATIONS,
+        counted.annotations,
+        len(counted.ANNOTATIONS),
+        "from=-30d&kinds=release,crash_spike",
     ),
 )

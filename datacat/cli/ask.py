@@ -100,10 +100,14 @@ class Server:
                 f"the certificate of {self.url} is not trusted ({_reason(error)})",
                 hint="name the authority that it is from with --ca-file or DATACAT_CA_FILE",
             ) from error
-        except OSError as error:  # requests: also a CA file that is not there
+        except self._requests.RequestException as error:
             raise UplinkError(
                 f"no datacat server answers at {self.url} ({_reason(error)})",
                 hint="start one with datacat-server, or name another with --server or DATACAT_SERVER_URL",
+            ) from error
+        except OSError as error:  # of requests too, when it does not find the file
+            raise UplinkError(
+                f"cannot use {self._verify} as the authority of certificates", hint="name another --ca-file"
             ) from error
         if answer.status_code == 204:
             return None

@@ -72,6 +72,6 @@ class Connections(ConnectionManager):
 def _has_data(sock: socket.socket) -> bool:
     try:
         sock.settimeout(0)
-        return bool(sock.recv(1, socket.MSG_PEEK))
+        return bool(socket.socket.recv(sock, 1, socket.MSG_PEEK))  # of a TLS connection: encrypted bytes
     except OSError:
         return False

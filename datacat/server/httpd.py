@@ -6,22 +6,23 @@ alive, and its reader is pure Python.
 """
 
 import contextlib
-import io
 import logging
 import queue
 import re
 import socket
+import ssl
 import threading
 import time
 from typing import Any, NamedTuple
 
 from cheroot import server, wsgi
 
-from datacat.server import listen
+from datacat.server import listen, tls
 from datacat.server.bodies import MAX_REQUEST_BYTES, too_large
 from datacat.server.connections import Connections, Waker
 from datacat.server.probe import ask, own_address
 from datacat.server.problems import problem
+from datacat.server.traffic import BUFFER_BYTES, Raw, Reader, Writer
 
 _log = logging.getLogger(__name__)
 
@@ -30,8 +31,6 @@ HEAD_S = 10.0
 BODY_S = 20.0
 """So much for the body, and a second more for every BODY_RATE bytes of it."""
 BODY_RATE = 64 * 1024
-SEND_S = 10.0
-"""A client that takes nothing for so long is given up."""
 LINGER_S = 2.0
 """After a refusal, so long what the client still sends is read: a close would take the answer from it."""
 IDLE_S = 75.0
@@ -46,7 +45,6 @@ DRAIN_S = 0.5
 """At a stop, so long every answer says that its connection ends; then the idle ones are closed."""
 QUEUE_SIZE = 128
 """Requests that wait for a thread; more are told 503."""
-BUFFER_BYTES = 64 * 1024
 
 _LENGTH = re.compile(rb"[0-9]{1,12}")
 _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
@@ -143,6 +141,11 @@ class _Request(server.HTTPRequest):
 
     header_reader = _Headers()
 
+    def __init__(self, http: Any, conn: Any, **options: Any) -> None:
+        super().__init__(http, conn, **options)
+        if http.tls is not None:
+            self.scheme = b"https"
+
     def read_request_headers(self) -> bool:
         """Read the headers; False when the request was answered with an error."""
         if not super().read_request_headers():  # type: ignore[no-untyped-call]  # cheroot has half of its types
@@ -186,68 +189,6 @@ def _error(status: int, detail: str, phrase: str) -> bytes:
     return "\r\n".join([*lines, "", ""]).encode("latin-1") + told.body
 
 
-class _Raw(socket.SocketIO):
-    """Reads from the socket until the connection's deadline, or not at all (hold)."""
-
-    hold = False
-
-    def __init__(self, sock: socket.socket, connection: "_Connection") -> None:
-        super().__init__(sock, "rb")
-        self._sock_ = sock
-        self._connection = connection
-
-    def readinto(self, buffer: Any) -> int | None:
-        """Fill buffer with what the client has sent."""
-        if self.hold:
-            return None
-        left = self._connection.deadline - time.monotonic()
-        if left <= 0:
-            raise TimeoutError("timed out")
-        self._sock_.settimeout(left)
-        return super().readinto(buffer)
-
-
-class _Reader(io.BufferedReader):
-    """The interpreter's buffered reader instead of cheroot's, which is the same in Python."""
-
-    bytes_read = 0
-
-    def has_data(self) -> bool:
-        """Return whether a next request is already in the buffer."""
-        raw: Any = self.raw
-        raw.hold = True
-        try:
-            return bool(self.peek(1))
-        finally:
-            raw.hold = False
-
-
-class _Writer:
-    """Collects the small parts of an answer and sends them at once."""
-
-    def __init__(self, sock: socket.socket) -> None:
-        self._sock = sock
-        self._parts: list[bytes] = []
-        self._size = 0
-        self.bytes_written = 0
-        self.closed = False
-
-    def write(self, part: bytes) -> int:
-        """Take a part; sends when enough has come together."""
-        self._parts.append(part)
-        self._size += len(part)
-        if self._size > BUFFER_BYTES:
-            self.flush()
-        return len(part)
-
-    def flush(self) -> None:
-        """Send what was taken. Raises: OSError."""
-        if self._parts:
-            parts, self._parts, self._size = b"".join(self._parts), [], 0
-            self._sock.settimeout(SEND_S)
-            self._sock.sendall(parts)
-
-
 class _Connection(server.HTTPConnection):
     """A connection whose requests have deadlines as a whole, not one for each packet."""
 
@@ -258,13 +199,17 @@ class _Connection(server.HTTPConnection):
     def __init__(self, http: "Server", sock: socket.socket, makefile: object = None) -> None:
         del makefile
         self.deadline = 0.0
+        self.is_open = http.tls is None
+        self._shaken_by = time.monotonic() + http.limits.head_s
         super().__init__(http, sock, self._file)
 
     def _file(self, sock: socket.socket, mode: str, _bufsize: int) -> Any:
-        return _Reader(_Raw(sock, self), BUFFER_BYTES) if "r" in mode else _Writer(sock)
+        return Reader(Raw(sock, self), BUFFER_BYTES) if "r" in mode else Writer(sock)
 
     def communicate(self) -> bool:
-        """Serve one request; True to keep the connection."""
+        """Serve one request, or go on with the handshake of TLS; True to keep the connection."""
+        if not self.is_open:
+            return self._shake_hands()
         self.deadline = time.monotonic() + self.server.limits.head_s
         keep = bool(super().communicate())  # type: ignore[no-untyped-call]  # cheroot has half of its types
         try:
@@ -276,6 +221,28 @@ class _Connection(server.HTTPConnection):
         finally:
             self.server.served += 1
         return keep
+
+    def _shake_hands(self) -> bool:
+        """Do what can be done without waiting: meanwhile the connection is in the selector, not in a worker thread."""
+        try:
+            if not isinstance(self.socket, ssl.SSLSocket):
+                self.socket = self.server.tls.wrap(self.socket)
+                self.rfile, self.wfile = self._file(self.socket, "rb", 0), self._file(self.socket, "wb", 0)
+            self.is_open = tls.shake_hands(self.socket)
+        except tls.PlainHttp:
+            with contextlib.suppress(OSError):
+                tls.send_plain(self.socket, _error(400, "this server speaks HTTPS", "Bad Request"))
+            return False
+        except OSError:
+            return False
+        return self.is_open or time.monotonic() < self._shaken_by
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self.is_open:
+            tls.say_goodbye(self.socket)
+        with contextlib.suppress(OSError):  # a client may be gone while its socket is handed to TLS
+            super().close()
 
     def _linger(self) -> None:
         """Let go of what the client still sends, until it has seen that nothing more is answered."""
@@ -298,7 +265,7 @@ class Server(wsgi.Server):
     max_request_header_size = MAX_HEADER_BYTES
     max_request_body_size = MAX_REQUEST_BYTES
 
-    def __init__(self, sock: socket.socket, app: Any, limits: Limits) -> None:
+    def __init__(self, sock: socket.socket, app: Any, limits: Limits, secure: tls.Tls | None = None) -> None:
         super().__init__(
             sock.getsockname()[:2],
             app,
@@ -312,6 +279,7 @@ class Server(wsgi.Server):
         )
         self.software = self.NAME
         self.limits = limits
+        self.tls = secure
         self.served = 0
         self._bound = sock
         self._draining = False
@@ -353,17 +321,20 @@ class Server(wsgi.Server):
         """
         status = 0
         if listen.is_reachable(self._bound):
-            status = ask(socket.create_connection(own_address(self._bound), timeout_s), timeout_s)
+            status = self._ask(socket.create_connection(own_address(self._bound), timeout_s), timeout_s)
         if status in (0, 503):
             # 503: there are too many connections or requests, and the thread that accepts has said so.
             mine, theirs = socket.socketpair()
             conn = _Connection(self, theirs)
             conn.remote_addr, conn.remote_port = "127.0.0.1", 0
             self.put_conn(conn)
-            status = ask(mine, timeout_s)
+            status = self._ask(mine, timeout_s)
         if status != 200 and self.served == self._served_at_probe:
             raise RuntimeError(f"the worker threads answer no requests (status {status})")
         self._served_at_probe = self.served
+
+    def _ask(self, sock: socket.socket, timeout_s: float) -> int:
+        return ask(sock, timeout_s, secure=self.tls is not None)
 
     def process_conn(self, conn: Any) -> None:
         """Give a connection to a worker thread, a new one to the selector, or say 503."""
@@ -386,6 +357,8 @@ class Server(wsgi.Server):
 
     def _refuse(self, conn: Any, why: str) -> None:
         with contextlib.suppress(OSError):
+            if not conn.is_open:
+                raise BrokenPipeError  # an answer without TLS would say nothing to the client
             conn.socket.settimeout(0)  # this is the thread that accepts: it must not wait
             conn.socket.send(_error(503, why, "Service Unavailable"))
         with contextlib.suppress(OSError):

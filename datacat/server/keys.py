@@ -13,6 +13,7 @@ import hmac
 import logging
 import os
 import secrets
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -185,7 +186,9 @@ class KeyFile:
 
 def hand_over(path: Path) -> None:
     """Give a file that root wrote to the owner of its folder: the server does not run as root."""
-    if hasattr(os, "geteuid") and os.geteuid() == 0:
+    if sys.platform == "win32":
+        return
+    if os.geteuid() == 0:
         owner = path.parent.stat()
         os.chown(path, owner.st_uid, owner.st_gid)
 

@@ -3,13 +3,15 @@
 import http.client
 import socket
 
+from datacat.server import tls
 
-def ask(sock: socket.socket, timeout_s: float) -> int:
-    """Return the status of an answer to a request on sock, which is closed. Raises: OSError."""
+
+def ask(sock: socket.socket, timeout_s: float, *, secure: bool = False) -> int:
+    """Return the status of an answer to a request on sock, which is closed; secure: over TLS. Raises: OSError."""
     asking = http.client.HTTPConnection("watchdog", timeout=timeout_s)
-    sock.settimeout(timeout_s)
-    asking.sock = sock
     try:
+        sock.settimeout(timeout_s)
+        sock = asking.sock = tls.to_ourselves(sock) if secure else sock
         asking.request("GET", "/livez", headers={"Connection": "close"})
         answer = asking.getresponse()
         answer.read()

@@ -34,6 +34,7 @@ from datacat.server.pages import Pages
 from datacat.server.query.ground import Ground
 from datacat.server.query.serve import query_routes
 from datacat.server.rates import Rates
+from datacat.server.tls import Tls
 from datacat.store import Store, open_store
 from datacat.worker import Worker
 
@@ -58,6 +59,7 @@ class Service:
         notifier: Notifier,
         environ: Mapping[str, str],
         ring: Ring,
+        secure: Tls | None,
         folder: Path | None,
         ends_in_s: float,
     ) -> None:
@@ -76,7 +78,8 @@ class Service:
             environ, site(self.live, self.own, self.leases, lambda: self._draining, doors, self._audit)
         )
         limits = httpd.Limits(config.threads, config.max_connections)
-        self._http = httpd.Server(sock, self.site, limits)
+        self._tls = secure
+        self._http = httpd.Server(sock, self.site, limits, secure)
         self._workers = [_worker(job) for job in jobs(self.own, self.leases, self.live, now_us())]
         self._notifier = notifier
         self._rate = Rate(time.monotonic)
@@ -97,7 +100,8 @@ class Service:
     def url(self) -> str:
         """Where the server listens, with the real port."""
         name, port = self._address
-        return f"http://[{name}]:{port}" if ":" in name else f"http://{name}:{port}"
+        scheme = "https" if self._tls else "http"
+        return f"{scheme}://[{name}]:{port}" if ":" in name else f"{scheme}://{name}:{port}"
 
     @property
     def port(self) -> int:
@@ -133,6 +137,8 @@ class Service:
         self._notifier.reloading()
         try:
             self._ring.reload()
+            if self._tls:
+                self._tls.reload()
             changed, waiting = self.live.reload(read())
         except ConfigError as error:
             _log.error("the settings stay as they are: %s", error)
@@ -186,7 +192,7 @@ def build(
 
     environ is what the service manager told (default: the process's). ends_in_s: the process is ended when a stop takes
     longer; 0: never.
-    Raises: ConfigError, HostError (the port, the keys), Busy and StoreError (the store).
+    Raises: ConfigError, HostError (the port, the keys, the certificate), Busy and StoreError (the store).
     """
     environ = os.environ if environ is None else environ
     notifier = Notifier(environ)
@@ -195,6 +201,7 @@ def build(
         folder = _data_folder(config, environ)
         ring = Ring(KeyFile(folder) if folder else None)
         _check_reach(config, config.host, ring)
+        secure = Tls(config.tls_cert, config.tls_key) if config.tls_cert else None
         given = listen.given_sockets(environ, os.getpid())
         sock = opened.enter_context(listen.listener(config.host, config.port, given, notifier.tell))
         _check_reach(config, sock.getsockname()[0], ring)
@@ -204,7 +211,7 @@ def build(
         notifier.status(f"opening the store {url}")
         store = _open(url)
         opened.callback(store.close)
-        service = Service(config, store, sock, notifier, environ, ring, folder, ends_in_s)
+        service = Service(config, store, sock, notifier, environ, ring, secure, folder, ends_in_s)
         opened.pop_all()
         return service
 

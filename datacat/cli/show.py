@@ -93,12 +93,23 @@ def _facts(session: dict[str, Any], now_us: int) -> Iterable[str]:
         "last heartbeat": text.date_and_time(session["last_heartbeat"]) if session.get("last_heartbeat") else None,
         "hangs": f"{hangs}, {text.span(session.get('hang_seconds') or 0)} in all" if hangs else None,
         "records": ", ".join(f"{counts.get(kind, 0)} {kind}" for kind in ("events", "errors", "metrics", "states")),
+        "delivery": _delivery(counts),
         "dropped": ", ".join(f"{count} {reason}" for reason, count in dropped.items()) or None,
     }
     width = max(map(len, facts))
     for name, value in facts.items():
         if value is not None:
             yield f"{name:<{width}}  {value}"
+
+
+def _delivery(counts: dict[str, Any]) -> str | None:
+    """Return the ledger: what the journal had, what came of it, what is missing; None when nothing came out of one."""
+    written, acknowledged = counts.get("written", 0), counts.get("acknowledged", 0)
+    if not written:
+        return None
+    way = f", {written - acknowledged} on the way" if written > acknowledged else ""
+    gaps = f", {counts['gaps']} gaps with {counts.get('lost_bytes', 0)} bytes lost" if counts.get("gaps") else ""
+    return f"{acknowledged} of {written} records acknowledged, shipped as {counts.get('shipped', 0)}{way}{gaps}"
 
 
 def _transitions(rows: list[dict[str, Any]]) -> Iterable[Cell]:

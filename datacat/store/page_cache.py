@@ -20,7 +20,7 @@ class PageCache:
         self._lock = threading.Lock()
         self._max_cost = max_cost
         self._cost = 0
-        self._kept: OrderedDict[tuple[str, Family | None, bool], tuple[Any, int]] = OrderedDict()
+        self._kept: OrderedDict[tuple[int, Family | None, bool], tuple[Any, int]] = OrderedDict()
 
     def read(
         self, file: PageFile, names: tuple[str, ...], wants: Callable[[str, str, str], bool], *, distributions: bool
@@ -31,20 +31,20 @@ class PageCache:
         """
         with ExitStack() as stack:
             reader: Reader | None = None
-            by_name: dict[str, list[Section]] | None = self._get((file.path.name, None, False))
+            by_name: dict[str, list[Section]] | None = self._get((file.serial, None, False))
             if by_name is None:
                 reader = stack.enter_context(Reader(file))
                 by_name = {}
                 for section in reader.sections:
                     by_name.setdefault(section.name, []).append(section)
-                self._put((file.path.name, None, False), by_name, 4 * len(reader.sections))
+                self._put((file.serial, None, False), by_name, 4 * len(reader.sections))
             for name in names or by_name:
                 for section in by_name.get(name, ()):
                     family = family_of(section)
                     if not wants(*family):
                         continue
                     detailed = distributions and section.distributions_size > 0
-                    key = (file.path.name, family, detailed)
+                    key = (file.serial, family, detailed)
                     items: list[Item] | None = self._get(key)
                     if items is None:
                         if reader is None:
@@ -53,7 +53,7 @@ class PageCache:
                         self._put(key, items, _cost(items))
                     yield family, items
 
-    def _get(self, key: tuple[str, Family | None, bool]) -> Any:
+    def _get(self, key: tuple[int, Family | None, bool]) -> Any:
         with self._lock:
             found = self._kept.get(key)
             if found is None:
@@ -61,7 +61,7 @@ class PageCache:
             self._kept.move_to_end(key)
             return found[0]
 
-    def _put(self, key: tuple[str, Family | None, bool], value: Any, cost: int) -> None:
+    def _put(self, key: tuple[int, Family | None, bool], value: Any, cost: int) -> None:
         with self._lock:
             if key in self._kept or cost > self._max_cost // 4:
                 return

@@ -8,6 +8,7 @@ Of two files of one page the one with the later position counts. A page makes th
 """
 
 import contextlib
+import itertools
 import os
 import re
 import struct
@@ -32,6 +33,7 @@ _MARK = "mark"
 _NAME = re.compile(r"(\d)-(\d{1,9})-(\d{1,12})-(\d{1,12})-(\d{1,12})", re.ASCII)
 _MAGIC = b"datacat rollups 1\n"
 _CRC = struct.Struct("!I")
+_serials = itertools.count()
 START = Position(0, 0, 0)
 """Before everything."""
 
@@ -39,10 +41,11 @@ START = Position(0, 0, 0)
 class PageFile:
     """One page on disk. It belongs to its store's lock; the file itself never changes.
 
-    readers counts those who use it: a file that was replaced is removed when the last of them is done.
+    readers counts those who use it: a file that was replaced is removed when the last of them is done. serial tells
+    apart what this process has found or made, also under the same path.
     """
 
-    __slots__ = ("id", "path", "position", "readers", "replaced")
+    __slots__ = ("id", "path", "position", "readers", "replaced", "serial")
 
     def __init__(self, page: PageId, position: Position, path: Path) -> None:
         self.id = page
@@ -50,6 +53,7 @@ class PageFile:
         self.path = path
         self.readers = 0
         self.replaced = False
+        self.serial = next(_serials)
 
 
 def find(root: Path) -> list[PageFile]:

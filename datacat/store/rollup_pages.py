@@ -71,16 +71,13 @@ class RollupPages:
         self.damaged = 0
         try:
             self._files = {file.id: file for file in page_files.find(root)}
+            self._catalogued, self._catalogue, self.mark = START, Catalogue(), START
             try:
                 self._catalogued, self._catalogue = page_files.read_catalogue(root)
-            except Corrupt as error:
-                self._set_aside(error)
-                self._catalogued, self._catalogue = START, Catalogue()
-            try:
                 self.mark = page_files.read_mark(root)
             except Corrupt as error:
+                # The whole log is read then, and counts in what is not of a later position.
                 self._set_aside(error)
-                self.mark = START
         except OSError as error:
             raise StoreError(f"cannot read the roll-ups in {root}: {error}", hint="check the disk") from error
         self._coarse = {page for page in self._files if page.level}

@@ -307,11 +307,17 @@ class Server(wsgi.Server):
         self._draining = True
         self._connections.accept_no_more()
         deadline, pause = time.monotonic() + self.limits.drain_s, threading.Event()
-        while self._connections.count and time.monotonic() < deadline:
+        while (self._connections.count or self._is_busy) and time.monotonic() < deadline:
             pause.wait(0.01)
         # cheroot would connect to it, and that connection would wait for the next process.
         self.socket = None
         super().stop()
+
+    @property
+    def _is_busy(self) -> bool:
+        """Whether a worker thread has a connection, which may come back with a next request."""
+        pool = self.requests
+        return bool(pool.qsize or pool.idle < self.limits.threads)
 
     def probe(self, timeout_s: float) -> None:
         """Let a worker thread answer a request.

@@ -16,6 +16,7 @@ from datacat.server.leases import Leases
 from datacat.server.own import OwnStream, line_of
 from datacat.server.principal import Principal, check_writes
 from datacat.server.problems import Refusal, problem, problem_of
+from datacat.server.pulse import ROUTE
 from datacat.server.router import Answer, Request, as_answer, as_json, encoded, failed, query_of
 from datacat.store import Batch, Head
 from datacat.store.fold import opening
@@ -57,6 +58,7 @@ class Ingest:
         if found is None:
             raise Refusal(404, f"there is nothing at {environ['PATH_INFO'][:200]}")
         method, what = environ["REQUEST_METHOD"], found[2]
+        environ.get(ROUTE, [""])[0] = f"/api/sessions/{{id}}/{what}"
         allowed = ("POST",) if what == "batches" else ("GET", "HEAD")
         if method not in allowed:
             raise Refusal(405, f"{method[:20]} is not possible here", headers={"Allow": ", ".join(allowed)})

@@ -91,6 +91,11 @@ class Leases:
                     found.by_session[session_id] = max(found.by_session.get(session_id, 0), lease.last)
         return found
 
+    def connected(self, now_us: int, lease_s: float) -> int:
+        """Return how many daemons have a lease."""
+        with self._lock:
+            return sum(now_us - lease.last <= lease_s * 1_000_000 for lease in self._leases.values())
+
     def rows(self, now_us: int, lease_s: float) -> list[dict[str, Any]]:
         """Return the daemons for the API, the last heard of first."""
         with self._lock:

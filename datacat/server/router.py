@@ -19,6 +19,7 @@ from datacat.server import bodies
 from datacat.server.gate import Gate
 from datacat.server.principal import NOBODY, Principal, Right
 from datacat.server.problems import Problem, Refusal, problem_of
+from datacat.server.pulse import ROUTE
 from datacat.wire import routes
 from datacat.wire.records import MAX_BATCH_BYTES
 
@@ -130,6 +131,7 @@ class Router:
     def answer(self, environ: dict[str, Any]) -> Answer:
         """Return the answer to a WSGI request. Raises: errors of our tree."""
         route, path = self.find(environ["REQUEST_METHOD"], environ.get("PATH_INFO") or "/")
+        environ.get(ROUTE, [""])[0] = route.path
         principal = self._gate.admit(environ, route.need)
         return route.handler(Request(environ, path, query_of(environ, route.parameters), principal))
 

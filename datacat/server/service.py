@@ -18,6 +18,7 @@ from cherrypy.process.servers import ServerAdapter
 
 from datacat import host
 from datacat.errors import Busy, ConfigError, HostError
+from datacat.host.usage import usage
 from datacat.server import faults, httpd, ingest, listen, plugins, router, watchdog
 from datacat.server.api import Api
 from datacat.server.audit import Audit
@@ -31,6 +32,7 @@ from datacat.server.leases import Leases
 from datacat.server.notify import Notifier, Rate, how_it_goes
 from datacat.server.own import OwnStream, now_us
 from datacat.server.pages import Pages
+from datacat.server.pulse import STEP_S, Pulse, own_usage
 from datacat.server.query.ground import Ground
 from datacat.server.query.serve import query_routes
 from datacat.server.rates import Rates
@@ -74,13 +76,20 @@ class Service:
         self._ring = ring
         self._audit = Audit(folder, now_us)
         doors = gate(self.live, ring, Rates(), now_us)
+        self.pulse = Pulse(
+            store,
+            now_us,
+            own_usage(usage, os.getpid()),
+            lambda: self.leases.connected(now_us(), self.live.now.lease_s),
+        )
         self.site = faults.arm(
-            environ, site(self.live, self.own, self.leases, lambda: self._draining, doors, self._audit)
+            environ, site(self.live, self.own, self.leases, lambda: self._draining, doors, self._audit, self.pulse)
         )
         limits = httpd.Limits(config.threads, config.max_connections)
         self._tls = secure
         self._http = httpd.Server(sock, self.site, limits, secure)
-        self._workers = [_worker(job) for job in jobs(self.own, self.leases, self.live, now_us())]
+        table = [*jobs(self.own, self.leases, self.live, now_us()), Job("pulse", STEP_S, self.pulse.sample)]
+        self._workers = [_worker(job, self.pulse) for job in table]
         self._notifier = notifier
         self._rate = Rate(time.monotonic)
         self._status = Worker("status", STATUS_INTERVAL_S, self._tell_status)
@@ -216,14 +225,16 @@ def build(
         return service
 
 
-def site(live: Live, own: OwnStream, leases: Leases, is_draining: Any, doors: Gate, audit: Audit) -> Any:
+def site(
+    live: Live, own: OwnStream, leases: Leases, is_draining: Any, doors: Gate, audit: Audit, pulse: Pulse | None = None
+) -> Any:
     """Return the WSGI callable for everything: batches go to the hot path, all else through CherryPy."""
     table = [
         *Api(own, leases, live, audit).routes(),
         *KeyApi(doors.ring, audit, own.clock_us).routes(),
         *Health(own.store, is_draining).routes(),
         *Pages(own.store).routes(),
-        *query_routes(Ground(own.store), own.clock_us),
+        *query_routes(Ground(own.store, pulse=pulse), own.clock_us),
     ]
     app = router.application(router.Router(table, doors))
     batches = ingest.Ingest(own, leases, doors)
@@ -237,7 +248,7 @@ def site(live: Live, own: OwnStream, leases: Leases, is_draining: Any, doors: Ga
         answered: Iterable[bytes] = chosen(environ, start)
         return answered
 
-    return serve
+    return pulse.around(serve) if pulse else serve
 
 
 def _open(url: str) -> Store:
@@ -284,8 +295,13 @@ def _check_reach(config: Config, address: str, ring: Ring) -> None:
         )
 
 
-def _worker(job: Job) -> Worker:
-    return Worker(job.name, job.interval_s, lambda: job.step(now_us()))
+def _worker(job: Job, pulse: Pulse) -> Worker:
+    def step() -> bool:
+        more = job.step(now_us())
+        pulse.ran(job.name)
+        return more
+
+    return Worker(job.name, job.interval_s, step)
 
 
 def _log_bus(message: str, level: int = logging.INFO) -> None:

@@ -2,7 +2,7 @@
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 from datacat.store.fold import Head
@@ -11,6 +11,8 @@ from datacat.store.shelf import Shelf, facts_of
 MAX_WAITING = 2000
 """Changes that wait for the next reader; beyond, the writer that comes with one more puts them in order itself."""
 
+_COUNTS = (("event", "events"), ("metric", "metrics"), ("state", "states"))
+
 Shelves = dict[tuple[str, str], Shelf]
 
 
@@ -18,13 +20,15 @@ class Fleet:
     """Any thread may call. Writers only leave a note, so that no batch waits for a question; readers take turns.
 
     lookup returns the current head of a session, None when there is none. heard is when the server last got anything,
-    by product and version. generation counts the changes that shelves have seen.
+    by product and version. generation counts the changes that shelves have seen. totals counts what came since the
+    store was opened: sessions, events, metrics, states.
     """
 
     def __init__(self, lookup: Callable[[str], Head | None]) -> None:
         self.lookup = lookup
         self.heard: dict[tuple[str, str], int] = {}
         self.generation = 0
+        self.totals = dict.fromkeys(("session", "event", "metric", "state"), 0)
         self._lock = threading.Lock()
         self._waiting: deque[tuple[Head | None, Head | None]] = deque()
         self._shelves: Shelves = {}
@@ -50,6 +54,7 @@ class Fleet:
         """Note that a session came (old None), changed, or was deleted (new None). Called in the order of changes."""
         if new is not None:
             self._hear((new.product, new.version), new.last_seen)
+            self._count(old, new)
             if old is not None and _alike(old, new):
                 return
         self._waiting.append((old, new))
@@ -65,6 +70,15 @@ class Fleet:
         with self._lock:
             self._drain()
             yield self._shelves
+
+    def _count(self, old: Head | None, new: Head) -> None:
+        totals, after = self.totals, new.counts
+        before: Mapping[str, int] = old.counts if old is not None else {}
+        if old is None:
+            totals["session"] += 1
+        for kind, name in _COUNTS:
+            if count := after.get(name, 0):
+                totals[kind] += count - before.get(name, 0)
 
     def _hear(self, key: tuple[str, str], seen: int) -> None:
         if seen > self.heard.get(key, 0):

@@ -9,6 +9,7 @@ from datacat.server.gate import gate
 from datacat.server.keys import KeyFile, Ring, make
 from datacat.server.leases import Leases
 from datacat.server.own import OwnStream
+from datacat.server.pulse import Pulse
 from datacat.server.rates import Rates
 from datacat.server.service import site
 from datacat.store.memory import MemoryStore
@@ -30,9 +31,12 @@ class Server(Client):
         self.folder = folder
         self.live = Live(self.config)
         self.audit = Audit(folder, lambda: self.now_us)
+        self.pulse = Pulse(self.store, lambda: self.now_us, lambda: None, lambda: 0)
         self.ring = Ring(KeyFile(folder) if folder else None, lambda: self.now_us / US)
         self.gate = gate(self.live, self.ring, Rates(lambda: self.now_us / US), lambda: self.now_us)
-        super().__init__(site(self.live, self.own, self.leases, lambda: self.draining, self.gate, self.audit))
+        super().__init__(
+            site(self.live, self.own, self.leases, lambda: self.draining, self.gate, self.audit, self.pulse)
+        )
 
     def key(self, role, *products, expires_at=0):
         """Make a key and return its text."""

@@ -94,8 +94,9 @@ def annotations(asked: Asked, ground: Ground) -> Result:
             rows += _newest(_hang(key, hang, asked) for key, shelf in mine.items() for hang in shelf.hangs)
         if "crash_spike" in asked["kinds"]:
             rows += _spikes(list(mine.values()), asked)
-    if "server" in asked["kinds"] and ground.started_us and asked.span.start <= ground.started_us < asked.span.stop:
-        rows.append(_mark("server", ground.started_us, None, "datacat started", "the server started", (), "server"))
+    started = ground.pulse.started_us if ground.pulse else -1
+    if "server" in asked["kinds"] and asked.span.start <= started < asked.span.stop:
+        rows.append(_mark("server", started, None, "datacat started", "the server started", (), str(started)))
     if "deploy" in asked["kinds"]:
         rows += _newest(_deployments(asked, ground))
     rows.sort(key=lambda row: (row["time"], row["id"]))

@@ -1,6 +1,6 @@
 """The table of the query layer: every endpoint with its parameters, columns and function."""
 
-from datacat.server.query import counted, crashes, events, hangs, health, metrics, sessions, state, values
+from datacat.server.query import counted, crashes, events, hangs, health, metrics, service, sessions, state, values
 from datacat.server.query import parameters as p
 from datacat.server.query.measures import HANG_MEASURES, MEASURES, SHARES
 from datacat.server.query.shape import Endpoint, Parameter
@@ -308,5 +308,33 @@ TABLE: tuple[Endpoint, ...] = (
         counted.annotations,
         len(counted.ANNOTATIONS),
         "from=-30d&kinds=release,crash_spike",
+    ),
+    Endpoint(
+        "service/summary",
+        "This server",
+        "Rates and latencies of the span, sizes as they were measured last. Kept in memory for 24 hours.",
+        (*p.SPAN, p.FORMAT),
+        service.SUMMARY,
+        service.summary,
+        len(service.SUMMARY),
+        "from=-5m",
+    ),
+    Endpoint(
+        "service/timeseries",
+        "This server over time",
+        "by=route for requests and latencies, by=kind for what is stored, by=reason for what is refused.",
+        (
+            *p.SPAN,
+            p.INTERVAL,
+            p.POINTS,
+            p.FILL,
+            Parameter("by", "words", "group by these", service.BY),
+            p.measures("requests_per_second", service.NAMES),
+            p.FORMAT,
+        ),
+        (health.TIME, *health.dimensions(service.BY), *service.MEASURES),
+        service.timeseries,
+        1,
+        "from=-1h&measures=requests_per_second,latency_p95&by=route",
     ),
 )

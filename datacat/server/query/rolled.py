@@ -88,7 +88,7 @@ def gather(
     answer = ground.store.rollups(query)
     found = Found(meta={"resolution_ms": answer.resolution_s * 1000})
     for (t, group), cell in answer.cells.items():
-        key = (t, tuple(value or "" for value in group))
+        key = (t if bucketed else start, tuple(value or "" for value in group))
         known = found.cells.get(key)
         if known is None:
             found.cells[key] = cell

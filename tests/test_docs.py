@@ -50,6 +50,22 @@ def test_the_code_of_the_readme_runs_and_its_session_is_on_the_server(tmp_path):
     assert {metric["name"] for metric in session["metrics"]} >= {"document.save", "saves", "open_windows"}
 
 
+def test_the_way_back_works_as_documented(tmp_path):
+    (code,) = re.findall(r"^```python\n(.*?)^```", text("docs/witness.md"), re.DOTALL | re.MULTILINE)
+    box = Box(tmp_path)
+    program = code.replace("http://localhost:8080", "http://127.0.0.1:9")
+    crash = program + "session.update_state({'document': 'letter.txt'})\nimport os; os._exit(7)\n"
+    try:
+        said = [box.said(crash) for _ in range(4)]
+        said.append(box.said(program))
+        assert said[0] == ["normal mode"]
+        bad = ["the last run ended badly: exit_code exit code 7", "it had not hung", "open then: letter.txt"]
+        assert said[1:] == [[*bad, mode] for mode in ("normal mode", "normal mode", "safe mode", "safe mode")]
+        assert box.said(program) == ["normal mode"]
+    finally:
+        box.close()
+
+
 def test_the_commands_of_the_readme_exist():
     named = set(re.findall(r"^    datacat (\w+)", text("README.md"), re.MULTILINE))
     assert named

@@ -14,6 +14,7 @@ from datacat.errors import HostError, WireError
 from datacat.wire import layout, lines, state, times
 from datacat.wire.layout import Meta, Summary
 from datacat.wire.records import Close, Closing, Open, Record, StatePatch, Verdict
+from datacat.wire.routes import OPEN_STATUSES
 
 _BAD = frozenset({"crashed", "abnormal"})
 
@@ -23,7 +24,8 @@ def last_run(product: str, state_dir: str | Path | None = None) -> dict[str, Any
 
     The members are those of a session object: id, product, version, created_at, ended_at (None while it runs), status,
     end_reason, end_detail, exit_code, exit_signal, hung (it ever did), hang_seconds, state (the last one), and
-    bad_ends: how many of the newest runs in a row crashed or ended abnormally. Sessions of this process do not count.
+    bad_ends: how many of the newest runs that are over crashed or ended abnormally in a row (the newest five are kept).
+    Sessions of this process do not count.
     Never raises.
     """
     try:
@@ -37,7 +39,8 @@ def last_run(product: str, state_dir: str | Path | None = None) -> dict[str, Any
         return None
     if not runs:
         return None
-    bad_ends = next((count for count, run in enumerate(runs) if run.status not in _BAD), len(runs))
+    ends = [run for run in runs if run.status not in OPEN_STATUSES]  # another one that still runs is no end
+    bad_ends = next((count for count, run in enumerate(ends) if run.status not in _BAD), len(ends))
     last = runs[0]
     public = {name: getattr(last, name) for name in last.__struct_fields__ if not name.endswith("_us")}
     return public | {

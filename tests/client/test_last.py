@@ -133,6 +133,11 @@ def test_a_summary_is_enough_and_bad_ends_in_a_row_are_counted(tmp_path):
     run = datacat.last_run("editor", tmp_path)
     assert (run["id"][:8], run["bad_ends"]) == ("00000010", 3)
     assert last.last_run("editor", str(tmp_path)) == run
+    running = layout.Summary("running", "editor", "1", 20)
+    (spool / "running").mkdir()
+    (spool / "running" / layout.SUMMARY_FILE).write_bytes(msgspec.json.encode(running))
+    run = datacat.last_run("editor", tmp_path)
+    assert (run["status"], run["bad_ends"]) == ("active", 3)
 
 
 def test_rubbish_in_the_spool_is_passed_over(tmp_path):

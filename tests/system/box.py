@@ -81,6 +81,13 @@ class Box:
         """Run an app to its end; its exit status."""
         return self.app(code, *args, **popen).wait(60)
 
+    def said(self, code):
+        """Run code, and wait until its daemon has gone: it has told on disk how that ended; the lines it printed."""
+        env = {**self.env, "DATACAT_LINGER_SECONDS": "0"}
+        done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False)
+        eventually(lambda: not self.daemons())
+        return done.stdout.splitlines()
+
     def get(self, path, **params):
         answer = self.http.get(self.url + path, params=params, timeout=30)
         assert answer.status_code == 200, answer.text

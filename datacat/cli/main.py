@@ -23,6 +23,7 @@ COMMANDS = {
     "service": ("datacat.cli.service", "Make the server a service of this machine; start, stop, watch it."),
     "keys": ("datacat.cli.keys", "Make, list and revoke the keys of a server."),
     "spool": ("datacat.cli.spool", "Look at journals on this machine; ship, export or drop them by hand."),
+    "alerts": ("datacat.cli.alerts", "List what is watched and what fires; test the webhooks."),
     "doctor": ("datacat.cli.doctor", "Find out what is wrong with the server, and what to do about it."),
 }
 """Subcommand: the module whose `command` it is, and the line that the help shows without loading it."""

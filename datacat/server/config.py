@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from datacat.errors import ConfigError
+from datacat.server import rules
 from datacat.server.settings import Setting, names, number, setting, switch, text, whole, word
 
 ENVIRONMENT_PREFIX = "DATACAT_"
@@ -155,6 +156,8 @@ class Config:
         "End the process, with the stacks of all threads on stderr, when it does no work for 20 s; for managers that "
         "start it again but do not watch it, such as launchd and Windows.",
     )
+    alerting: rules.Alerting = rules.NOTHING
+    """No row of the table: the tables [[alerts]] and [[webhooks]] of the file."""
 
 
 SETTINGS: tuple[Setting, ...] = tuple(
@@ -167,6 +170,7 @@ SETTINGS: tuple[Setting, ...] = tuple(
         item.metadata["live"],
     )
     for item in fields(Config)
+    if item.metadata
 )
 """The table: flags, environment, file and docs/settings.md are made from it."""
 _BY_NAME = {row.name: row for row in SETTINGS}
@@ -182,6 +186,8 @@ class Live:
         """Take the settings that can change while the server runs; return (changed, those that need a restart)."""
         differing = [row for row in SETTINGS if getattr(wanted, row.name) != getattr(self.now, row.name)]
         live = {row.name: getattr(wanted, row.name) for row in differing if row.live}
+        if wanted.alerting != self.now.alerting:
+            live["alerting"] = wanted.alerting
         self.now = replace(self.now, **live)
         return list(live), [row.name for row in differing if not row.live]
 
@@ -216,11 +222,14 @@ def read_file(path: Path) -> dict[str, object]:
         raise ConfigError("config", path, f"a file that can be read ({error.strerror})") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError("config", path, f"a TOML file ({error})") from error
-    return {
+    values: dict[str, object] = {
         name: _parse(_known(name, value), value, name)
         for name, value in loaded.items()
-        if name != "config"  # a file does not name another one
+        if name != "config" and name not in rules.TABLES  # a file does not name another one
     }
+    if any(name in loaded for name in rules.TABLES):
+        values["alerting"] = rules.read(loaded)
+    return values
 
 
 def is_loopback(host: str) -> bool:
@@ -254,7 +263,7 @@ def settings_doc() -> str:
             f"- default: {_shown(row.default)}",
             f"- changed by: {'a reload or a restart' if row.live else 'a restart'}\n",
         ]
-    return "\n".join(parts)
+    return "\n".join([*parts, rules.rules_doc()])
 
 
 def _shown(value: object) -> str:

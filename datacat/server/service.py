@@ -20,6 +20,7 @@ from datacat import host
 from datacat.errors import Busy, ConfigError, HostError
 from datacat.host.usage import usage
 from datacat.server import faults, httpd, ingest, listen, plugins, router, watchdog
+from datacat.server.alerting import INTERVAL_S, Alerts
 from datacat.server.api import Api
 from datacat.server.audit import Audit
 from datacat.server.config import Config, Live, is_loopback
@@ -82,13 +83,16 @@ class Service:
             own_usage(usage, os.getpid()),
             lambda: self.leases.connected(now_us(), self.live.now.lease_s),
         )
+        alerts = Alerts(Ground(store), self.live, self._audit, folder, is_sealed=not listen.is_reachable(sock))
         self.site = faults.arm(
-            environ, site(self.live, self.own, self.leases, lambda: self._draining, doors, self._audit, self.pulse)
+            environ,
+            site(self.live, self.own, self.leases, lambda: self._draining, doors, self._audit, self.pulse, alerts),
         )
         limits = httpd.Limits(config.threads, config.max_connections)
         self._tls = secure
         self._http = httpd.Server(sock, self.site, limits, secure)
         table = [*jobs(self.own, self.leases, self.live, now_us()), Job("pulse", STEP_S, self.pulse.sample)]
+        table.append(Job("alerts", INTERVAL_S, alerts.step))
         self._workers = [_worker(job, self.pulse) for job in table]
         self._notifier = notifier
         self._rate = Rate(time.monotonic)
@@ -226,12 +230,20 @@ def build(
 
 
 def site(
-    live: Live, own: OwnStream, leases: Leases, is_draining: Any, doors: Gate, audit: Audit, pulse: Pulse | None = None
+    live: Live,
+    own: OwnStream,
+    leases: Leases,
+    is_draining: Any,
+    doors: Gate,
+    audit: Audit,
+    pulse: Pulse | None = None,
+    alerts: Alerts | None = None,
 ) -> Any:
     """Return the WSGI callable for everything: batches go to the hot path, all else through CherryPy."""
     table = [
         *Api(own, leases, live, audit).routes(),
         *KeyApi(doors.ring, audit, own.clock_us).routes(),
+        *(alerts.routes() if alerts else ()),
         *Health(own.store, is_draining).routes(),
         *Pages(own.store).routes(),
         *query_routes(Ground(own.store, pulse=pulse), own.clock_us),

@@ -3,7 +3,8 @@
 Three ways lead there, and only the third disturbs anything (a C library's own wait may end early by a signal):
 the heartbeat thread writes while the main thread is stuck; faulthandler's timer, armed anew with each beat, fires when
 not even that thread can run because C code keeps the interpreter's lock; and a signal from the daemon does, for an app
-that has no such thread. Where there are no signals, or they are not wanted, beats arm the timer in its place.
+that was not asked for stacks in time by any of these. An app that beats itself arms the timer by its beats, once it has
+asked to be watched; one that only beats does so where there are no signals, or they are not wanted.
 
 The file is the process's own: all its sessions share it by hard links; a forked child lets go of it.
 """
@@ -23,10 +24,9 @@ from datacat.client import alarm
 from datacat.client.folder import create_file
 from datacat.wire import hangs, layout
 
-MAX_BYTES = 1_000_000
-"""The daemon empties the file when it has read it; without a daemon it ends here."""
 _HIGH_FD_BELOW = 1024
 _HIGH_FD_ROOM = 24
+NAMES_EVERY_NS = 10_000_000_000
 _MOST_IN_DUMP = 100
 """faulthandler writes the 100 newest threads; the main one is the oldest. CPython, Python/traceback.c."""
 
@@ -45,6 +45,8 @@ _folders: list[Path] = []
 """Sessions that have this file."""
 _driven = False
 """Whether a heartbeat thread arms the timer."""
+_named: tuple[int, frozenset[int | None]] = (0, frozenset())
+"""When names of threads were last written, and of which."""
 
 
 def install(folder: Path | None, way: str) -> None:
@@ -70,7 +72,7 @@ def install(folder: Path | None, way: str) -> None:
 
 def remove(folder: Path | None) -> None:
     """Take out a session that has ended; with the last one the file is closed and the signal given back."""
-    global _file
+    global _file, _named
     if folder not in _folders or _file is None:
         return
     _folders.remove(folder)
@@ -79,14 +81,15 @@ def remove(folder: Path | None) -> None:
         return
     file, _file = _file, None
     disarm()
+    _named = (0, frozenset())
     _close(file)
 
 
 def in_child() -> None:
     """Let go of the parent's file in a forked child."""
-    global _file, _driven
+    global _file, _driven, _named
     file, _file = _file, None
-    _driven = False
+    _driven, _named = False, (0, frozenset())
     _folders.clear()
     alarm.in_child()
     if file is not None:
@@ -108,6 +111,7 @@ def arm(folder: Path | None, after_s: float, now_ns: int) -> None:
     fd = _writable()
     if fd >= 0 and folder in _folders:
         _driven = True
+        _write_names(fd, now_ns)
         alarm.arm(fd, after_s, now_ns)
 
 
@@ -119,8 +123,8 @@ def disarm() -> None:
 
 
 def beaten(timeout_s: float, now_ns: int) -> None:
-    """Note a beat of the app's own: where no signal can ask for stacks, beats arm the timer."""
-    if _file is None or _file.signal or _driven:
+    """Note a beat of the app's own; timeout_s is 0 unless it has asked to be watched, which may cost a thread of C."""
+    if _file is None or _driven or (_file.signal and not timeout_s):
         return
     fd = _writable()
     if fd >= 0:
@@ -176,7 +180,7 @@ def _writable() -> int:
         found = os.fstat(_file.fd)
     except OSError:  # the app has closed it
         return -1
-    return _file.fd if _is(_file, found) and found.st_size < MAX_BYTES else -1
+    return _file.fd if _is(_file, found) and found.st_size < hangs.MAX_STACKS_BYTES else -1
 
 
 def _is(file: _File, found: os.stat_result) -> bool:
@@ -185,6 +189,16 @@ def _is(file: _File, found: os.stat_result) -> bool:
 
 def _names() -> str:
     return "".join(hangs.thread_line(thread.ident or 0, thread.name) for thread in threading.enumerate()[:1000])
+
+
+def _write_names(fd: int, now_ns: int) -> None:
+    """Write the names of threads when there are others than before: neither the timer nor a signal can."""
+    global _named
+    idents = frozenset(thread.ident for thread in threading.enumerate())
+    if idents != _named[1] and (not _named[1] or now_ns - _named[0] > NAMES_EVERY_NS):
+        _named = (now_ns, idents)
+        with contextlib.suppress(OSError):
+            os.write(fd, _names().encode())
 
 
 def _main_stack() -> str:

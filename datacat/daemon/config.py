@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from datacat.errors import ConfigError
+from datacat.wire import hangs
 from datacat.wire.routes import DAEMON_PORT, SERVER_URL
 
 ENVIRONMENT_PREFIX = "DATACAT_"
@@ -26,6 +27,9 @@ class Config(msgspec.Struct, frozen=True):
     server_url: str = SERVER_URL
     batch_interval_seconds: float = 5.0
     heartbeat_timeout_seconds: float = 60.0
+    slow_seconds: float = hangs.SLOW_S
+    hang_stacks: str = "auto"
+    py_spy: bool = True
     api_key: str = ""
     api_key_file: str = ""
     max_batch_size: int = 100_000
@@ -95,6 +99,13 @@ def _flag(value: Any) -> bool:
         raise ValueError from None
 
 
+def _stacks(value: Any) -> str:
+    word = hangs.stacks_way({hangs.STACKS_SETTING: value}, {})
+    if word.lower() != _text(value).strip().lower():
+        raise ValueError
+    return word
+
+
 def _level(value: Any) -> str:
     level = _text(value).lower()
     if level not in ("debug", "info", "warning", "error"):
@@ -116,6 +127,15 @@ SETTINGS: dict[str, Setting] = {
     ),
     "api_key": Setting(_text, "a text", "key for the server; no flag, because other users can read those"),
     "api_key_file": Setting(_text, "a path", "file with the key, when api_key is not set; read anew when refused"),
+    "slow_seconds": Setting(
+        _number(0, 86400 * 365), "0 to a year", "silence after which a slow app is sampled; 0 is never"
+    ),
+    "hang_stacks": Setting(
+        _stacks,
+        "auto, timer, off or " + ", ".join(hangs.SIGNALS),
+        "how an app that hangs is made to write its stacks: by a signal (auto: SIGURG), only by itself, or not at all",
+    ),
+    "py_spy": Setting(_flag, "true or false", "whether py-spy is asked, where it is installed and nothing else tells"),
     "max_batch_size": Setting(_whole(1, 10_000_000), "1 to 10000000", "records of the journal in one batch"),
     "enable_compression": Setting(_flag, "true or false", "whether batches are compressed (zstd)"),
     "tls_verify": Setting(_flag, "true or false", "whether the server's certificate is checked"),

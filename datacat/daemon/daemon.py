@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from datacat import host
-from datacat.daemon import departure, reads, spool
+from datacat.daemon import departure, pace, reads, spool, watch
 from datacat.daemon.config import Config
 from datacat.daemon.desk import Ask, Desk, health
 from datacat.daemon.exits import Exits
@@ -178,10 +178,9 @@ class Daemon:
     # --- one turn of the loop
 
     def _turn(self) -> None:
-        now = time.monotonic()
-        due_s = self._next_due(now)
-        events = self._selector.select(max(0.0, due_s - now))
-        late_s = max(0.0, time.monotonic() - due_s)
+        nap = self._next_nap()
+        events = self._selector.select(nap.wait_s)
+        late_s, paused_s = nap.late_s(time.monotonic()), nap.paused_s(host.awake_ns())
         for key, _ in events:
             if isinstance(key.data, Target):
                 self._note_exit(key.data)
@@ -190,24 +189,23 @@ class Daemon:
         self._drain()
         for target in self.exits.unselected:
             self._note_exit(target)
-        if time.monotonic() >= due_s:
-            self._tick(late_s)
+        if nap.is_over(time.monotonic()) or pace.is_due(self._looks_ns(), host.awake_ns()):
+            self._tick(late_s, paused_s)
 
-    def _next_due(self, now: float) -> float:
-        due_s = self._next_tick_s
-        if self._quiet_since_s is not None or self._told_s is not None:
-            due_s = min(due_s, now + HURRY_TICK_S)
-        if (settle_s := self.desk.due_s()) is not None:
-            due_s = min(due_s, settle_s)
-        if self.exits.unselected:
-            due_s = min(due_s, now + _UNWATCHED_TICK_S)
-        awake_ns = host.awake_ns()
-        for served in self.served.values():
-            if (deadline_ns := served.hang_deadline_ns()) is not None:
-                due_s = min(due_s, now + max(0.01, (deadline_ns - awake_ns) / 1e9 + 0.01))
-        return due_s
+    def _next_nap(self) -> pace.Nap:
+        now = time.monotonic()
+        hurry = self._quiet_since_s is not None or self._told_s is not None
+        sooner_s = (
+            now + HURRY_TICK_S if hurry else None,
+            now + _UNWATCHED_TICK_S if self.exits.unselected else None,
+            self.desk.due_s(),
+        )
+        return pace.nap(self._next_tick_s, sooner_s, self._looks_ns(), now, host.awake_ns())
 
-    def _tick(self, late_s: float) -> None:
+    def _looks_ns(self) -> list[int | None]:
+        return [served.next_look_ns() for served in self.served.values()]
+
+    def _tick(self, late_s: float, paused_s: float) -> None:
         now, now_us = time.monotonic(), time.time_ns() // 1000
         slept_s, self._asleep_s = host.asleep_s() - self._asleep_s, host.asleep_s()
         self._next_tick_s = now + min(
@@ -219,7 +217,7 @@ class Daemon:
         for served in list(self.served.values()):
             with _logged(served):
                 served.fresh = served.facts.scan(all_streams=False) or served.fresh
-                hung = served.look(now_us, now, late_s=late_s, slept_s=slept_s)
+                hung = served.look(now_us, now, watch.Gaps(late_s, slept_s, paused_s))
                 self._hurry(served, at_once=hung)
             self._note_end(served, now)
             over = served.ended_at_s and now - served.ended_at_s > CLOSED_S

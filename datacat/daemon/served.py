@@ -17,6 +17,7 @@ from datacat.daemon import dumps, evidence, lastwords, mend, verdict, watch
 from datacat.daemon.config import Config
 from datacat.daemon.facts import STOP_EVENT, Facts
 from datacat.daemon.metering import Meter
+from datacat.daemon.pulse import Pulse
 from datacat.daemon.streams import Writer, write_whole
 from datacat.errors import JournalError, WireError
 from datacat.host import faults, oom, usage
@@ -72,14 +73,13 @@ class Served:
         self.judged = False
         self.gone = orphan
         self.ended_at_s = 0.0
-        self.watch = watch.Watch(judged_from_ns=host.awake_ns())
         self.beat = layout.unpack_beat(b"")
         self._oom_counter = Path(meta.oom_counter) if meta.oom_counter else None
         self._oom_above = oom.above(self._oom_counter)
         self._writer = Writer(folder, stream=stream, segment_bytes=meta.segment_bytes)
         self._dropped = dict(self.facts.dropped)
         self._beat_us = 0
-        self._stacks_from = evidence.size(folder)
+        self._pulse = Pulse(folder, self.target, config)
         self._metrics_due_s = 0.0
         self._meter: Meter | None = None
         if config.process_metrics and self.target is not None and meta.source in ("client", "run"):
@@ -141,7 +141,7 @@ class Served:
             slot = layout.pack_beat(beat).ljust(layout.BEAT_FILE_BYTES, b"\0")
             write_whole(self.folder / layout.BEAT_FILE, slot)
 
-    def look(self, now_us: int, now_s: float, *, late_s: float, slept_s: float) -> bool:
+    def look(self, now_us: int, now_s: float, gaps: watch.Gaps) -> bool:
         """Look at the app once: heartbeat, drops, metrics; True when it has just been found hung."""
         self.read_beat()
         self._note_drops(now_us)
@@ -149,22 +149,8 @@ class Served:
             return False
         if self._became_another_program(now_us):
             return False
-        held = usage.stopped_or_traced(self.target.pid) if self.target else ""
-        seen = watch.Look(
-            host.awake_ns(),
-            now_us,
-            self.beat,
-            held=held,
-            slept_s=slept_s,
-            late_s=late_s,
-            timeout_s=self.config.heartbeat_timeout_seconds,
-        )
-        step = watch.step(self.watch, seen)
-        self.watch = step.watch
-        for record in step.records:
-            if step.hung and isinstance(record, Event):
-                self._add_stacks(record)
-            self.write(record)
+        step = self._pulse.judge(self.beat, now_us, gaps)
+        self.write(*step.records)
         if self.beat.on and self.beat.unix_us > self._beat_us:
             self._beat_us = self.beat.unix_us
             self.write(Beat(t=self._beat_us))
@@ -178,9 +164,18 @@ class Served:
         with contextlib.suppress(OSError):
             self.beat = layout.unpack_beat(self._beat_file()[: layout.BEAT.size])
 
-    def hang_deadline_ns(self) -> int | None:
-        """Return the awake time at which the app is hung unless it beats."""
-        return None if self.ended else watch.deadline_ns(self.watch, self.beat, self.config.heartbeat_timeout_seconds)
+    def next_look_ns(self) -> int | None:
+        """Return the awake time at which the app is to be looked at unless it beats; None when that can wait.
+
+        The heartbeat is read again only when it would be due by the last one known.
+        """
+        if self.ended:
+            return None
+        due_ns = self._pulse.next_look_ns(self.beat)
+        if due_ns is not None and due_ns <= host.awake_ns():
+            self.read_beat()
+            due_ns = self._pulse.next_look_ns(self.beat)
+        return due_ns
 
     def conclude(self, now_us: int, seen: Exit | None, *, boot_id: str) -> None:
         """The process is gone: read its journal to the end, then write the verdict. Raises: JournalError."""
@@ -209,7 +204,7 @@ class Served:
             closing=self.facts.closing,
             observed=self.facts.observed,
             exit=seen,
-            hung_s=watch.hang_s(self.watch, host.awake_ns()) if self.watch.status == "hung" else None,
+            hung_s=watch.hang_s(self._pulse.watch, host.awake_ns()) if self._pulse.watch.status == "hung" else None,
             oom=self._killed_for_memory(seen),
             rebooted=rebooted,
             fatal=dump.fatal if dump else "",
@@ -280,6 +275,7 @@ class Served:
     def release(self) -> None:
         """Let go of the session; idempotent."""
         self._writer.close()
+        self._pulse.close()
         fd, self.wake_fd = self.wake_fd, -1
         if fd >= 0:
             os.close(fd)
@@ -321,11 +317,3 @@ class Served:
         grown = {reason: count for reason, count in grown.items() if count > 0}
         if grown and self.write(Dropped(t=now_us, counts=grown)):
             self._dropped |= totals
-
-    def _add_stacks(self, event: Event) -> None:
-        """Put the stacks that the app wrote about its own hang into the event."""
-        dump = evidence.stacks(self.folder, self._stacks_from)
-        self._stacks_from = evidence.size(self.folder)
-        if dump is not None:
-            event.stacktrace = dumps.traceback(dump.frames)
-            event.data = {**(event.data or {}), "threads": dumps.as_json(dump.threads, most=50, frames=60)}

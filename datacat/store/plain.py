@@ -10,7 +10,14 @@ from typing import NamedTuple
 from datacat.wire import records as wire
 
 JUDGED_EVENTS = frozenset(
-    {wire.HUNG_EVENT, wire.RECOVERED_EVENT, wire.SUSPENDED_EVENT, wire.RESUMED_EVENT, wire.CRASHED_EVENT}
+    {
+        wire.HUNG_EVENT,
+        wire.RECOVERED_EVENT,
+        wire.SLOW_EVENT,
+        wire.SUSPENDED_EVENT,
+        wire.RESUMED_EVENT,
+        wire.CRASHED_EVENT,
+    }
 )
 """Events that tell of a verdict; they come from a judge and are no sign of life of the app."""
 _time = attrgetter("t")

@@ -23,6 +23,8 @@ STACKS_WORDS = ("auto", "timer", "off")
 SIGNALS = ("SIGURG", "SIGWINCH", "SIGINFO")
 """Signals whose default action is to be ignored (signal(7)): a process without our handler survives them."""
 
+MAX_STACKS_BYTES = 1_000_000
+"""The daemon empties the file when it has read it; without a daemon it ends here."""
 SAMPLE_EVERY_S = 1.0
 SAMPLES = 3
 LEAD_S = 0.1

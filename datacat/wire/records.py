@@ -38,6 +38,7 @@ DEFAULT_BOUNDS = (0, 5, 10, 25, 50, 75, 100, 250, 500, 750, 1000, 2500, 5000, 75
 
 HUNG_EVENT = "application_appears_hung"
 RECOVERED_EVENT = "application_recovered"
+SLOW_EVENT = "application_slow"
 SUSPENDED_EVENT = "application_suspended"
 RESUMED_EVENT = "application_resumed"
 CRASHED_EVENT = "parent_process_crashed"

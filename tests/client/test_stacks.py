@@ -216,6 +216,6 @@ def test_a_file_of_the_apps_own_at_our_number_is_left_alone(session, tmp_path):
 
 
 def test_a_full_file_is_not_written_any_more(session):
-    os.truncate(session.journal_folder / layout.STACKS_FILE, stacks.MAX_BYTES)
+    os.truncate(session.journal_folder / layout.STACKS_FILE, hangs.MAX_STACKS_BYTES)
     stacks.write(session.journal_folder)
-    assert (session.journal_folder / layout.STACKS_FILE).stat().st_size == stacks.MAX_BYTES
+    assert (session.journal_folder / layout.STACKS_FILE).stat().st_size == hangs.MAX_STACKS_BYTES

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from datacat.daemon.evidence import crash, size, stacks
+from datacat.daemon.evidence import crash
 
 CRASH = """
 import faulthandler, sys, threading, time
@@ -14,16 +14,6 @@ faulthandler.enable(open(sys.argv[1], "wb", buffering=0))
 threading.Thread(target=time.sleep, args=(30,), daemon=True).start()
 def pay(): faulthandler._sigsegv() if sys.argv[2] == "segv" else faulthandler._sigabrt()
 pay()
-"""
-DUMP = """
-import faulthandler, sys, threading
-file = open(sys.argv[1], "ab", buffering=0)
-ready = threading.Event()
-def work(): ready.set(); threading.Event().wait()
-threading.Thread(target=work, daemon=True).start()
-ready.wait()
-def stuck(): faulthandler.dump_traceback(file, all_threads=True)
-stuck()
 """
 
 
@@ -44,29 +34,14 @@ def test_a_real_crash_tells_its_signal_and_its_frames(tmp_path, how, fatal, numb
     assert current.frames == dump.frames
 
 
-def test_the_stacks_of_a_hang_are_those_written_since(tmp_path):
-    run(DUMP.replace("stuck", "earlier"), str(tmp_path / "stacks"))
-    start = size(tmp_path)
-    assert start > 0
-    assert stacks(tmp_path, start) is None
-    run(DUMP, str(tmp_path / "stacks"))
-    dump = stacks(tmp_path, start)
-    assert dump.fatal == ""
-    assert [frame.function for frame in dump.frames] == ["<module>", "stuck"]
-
-
 @pytest.mark.parametrize(
     "body", [b"", b"\0" * 100, b"\xff\xfe\x00", b"nothing of ours\n" * 10, b"Fatal Python error: "]
 )
 def test_other_texts_are_no_evidence(tmp_path, body):
     (tmp_path / "fault").write_bytes(body)
-    (tmp_path / "stacks").write_bytes(body)
     found = crash(tmp_path)
     assert found is None or found.frames == ()
-    assert stacks(tmp_path) is None
 
 
 def test_no_file_is_no_evidence(tmp_path):
     assert crash(tmp_path) is None
-    assert stacks(tmp_path) is None
-    assert size(tmp_path) == 0

@@ -2,7 +2,7 @@
 
 import pytest
 
-from datacat.daemon.watch import Look, Watch, deadline_ns, hang_s, step
+from datacat.daemon.watch import Gaps, Look, Watch, deadline_ns, hang_s, step
 from datacat.wire.layout import Beat
 from datacat.wire.records import Event, Verdict
 
@@ -15,8 +15,8 @@ def beat_at(second, *, timeout_s=60.0, on=True, paused=False):
     return Beat(second * S, START_US + second * US, timeout_s, on=on, paused=paused)
 
 
-def look(second, beat, **kwargs):
-    return Look(int(second * S), START_US + int(second * US), beat, **kwargs)
+def look(second, beat, *, held="", timeout_s=60.0, slow_s=0.0, **gaps):
+    return Look(int(second * S), START_US + int(second * US), beat, held, timeout_s, slow_s, Gaps(**gaps))
 
 
 def said(records):

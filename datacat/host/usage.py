@@ -31,20 +31,6 @@ class Usage(NamedTuple):
         return self.user_s + self.system_s
 
 
-def stopped_or_traced(pid: int, root: str = "/") -> str:
-    """Return stopped (SIGSTOP, job control), traced (a debugger holds it), or an empty text."""
-    if sys.platform != "linux":
-        return _stopped(pid)
-    try:
-        lines = (Path(root) / f"proc/{pid}/status").read_text("ascii", "replace").splitlines()
-    except OSError:
-        return ""
-    fields = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
-    if fields.get("TracerPid", "0").strip() not in ("", "0"):
-        return "traced"
-    return "stopped" if fields.get("State", "").startswith(("T", "t")) else ""
-
-
 def program(pid: int, root: str = "/") -> str:
     """Return the file of the program that a process runs; empty when it cannot be read."""
     try:
@@ -111,12 +97,3 @@ def _io_of(process: Any) -> tuple[int | None, int | None]:
 
 def _whole(text: str | None) -> int | None:
     return int(text) if text is not None and text.isdigit() else None
-
-
-def _stopped(pid: int) -> str:
-    import psutil
-
-    try:
-        return "stopped" if psutil.Process(pid).status() in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP) else ""
-    except psutil.Error:
-        return ""

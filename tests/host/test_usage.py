@@ -1,15 +1,13 @@
-"""What a process does and uses: real processes, and canned trees of /proc and of control groups."""
+"""What a process uses: real processes, and canned trees of /proc and of control groups."""
 
-import signal
 import subprocess
 import sys
 
 import psutil
 import pytest
-from helpers import eventually
 
 from datacat.errors import ProcessGone
-from datacat.host.usage import stopped_or_traced, usage
+from datacat.host.usage import usage
 
 
 @pytest.fixture
@@ -26,22 +24,6 @@ def test_of_a_process_that_is_gone_nothing_is_known():
     gone = 2**22 + 1
     with pytest.raises(ProcessGone):
         usage(gone)
-    assert stopped_or_traced(gone) == ""
-
-
-def test_a_stopped_process_is_seen(child):
-    assert stopped_or_traced(child.pid) == ""
-    child.send_signal(signal.SIGSTOP)
-    assert eventually(lambda: stopped_or_traced(child.pid)) == "stopped"
-    child.send_signal(signal.SIGCONT)
-    eventually(lambda: stopped_or_traced(child.pid) == "")
-
-
-def test_a_traced_process_is_seen(tmp_path):
-    folder = tmp_path / "proc" / "7"
-    folder.mkdir(parents=True)
-    (folder / "status").write_text("Name:\tx\nState:\tt (tracing stop)\nTracerPid:\t99\n")
-    assert stopped_or_traced(7, root=str(tmp_path)) == "traced"
 
 
 def test_what_a_process_uses_is_told(child):

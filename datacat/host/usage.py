@@ -1,4 +1,4 @@
-"""What a process does and uses, seen from outside: stopped or traced, CPU and memory.
+"""What a process uses, seen from outside: CPU, memory, threads, descriptors, bytes read and written.
 
 Linux reads /proc, other systems ask psutil.
 """

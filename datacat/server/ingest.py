@@ -56,12 +56,12 @@ class Ingest:
     def _answer(self, environ: dict[str, Any]) -> Answer:
         found = PATH.fullmatch(environ["PATH_INFO"])
         if found is None:
-            raise Refusal(404, f"there is nothing at {environ['PATH_INFO'][:200]}")
+            raise Refusal(404, "there is nothing at this path")
         method, what = environ["REQUEST_METHOD"], found[2]
         environ.get(ROUTE, [""])[0] = f"/api/sessions/{{id}}/{what}"
         allowed = ("POST",) if what == "batches" else ("GET", "HEAD")
         if method not in allowed:
-            raise Refusal(405, f"{method[:20]} is not possible here", headers={"Allow": ", ".join(allowed)})
+            raise Refusal(405, "this method is not possible here", headers={"Allow": ", ".join(allowed)})
         principal = self._gate.admit(environ, "ingest")
         query = query_of(environ, _PARAMETERS if what == "batches" else ())
         try:

@@ -12,6 +12,16 @@ from datacat.wire import routes
 RETRY_AFTER_S = 5
 """When a client should try again after the store or the queue of requests could not take it."""
 
+SAFE_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+}
+"""Every answer has these (OWASP, REST Security Cheat Sheet); a page has a policy of its own."""
+_MARKUP = ((b"&", b"\\u0026"), (b"<", b"\\u003c"), (b">", b"\\u003e"))
+
 
 class Refusal(DatacatError):
     """A request that is refused before anything is done.
@@ -43,8 +53,11 @@ class Problem(NamedTuple):
 
     @property
     def body(self) -> bytes:
-        """The document as JSON."""
-        return msgspec.json.encode(self.members)
+        """The document as JSON, in which nothing that a client sent can be taken for markup."""
+        text = msgspec.json.encode(self.members)
+        for sign, escape in _MARKUP:
+            text = text.replace(sign, escape)
+        return text
 
 
 def problem(status: int, detail: str, headers: Mapping[str, str] | None = None, **members: Any) -> Problem:

@@ -18,7 +18,7 @@ import msgspec
 from datacat.server import bodies
 from datacat.server.gate import Gate
 from datacat.server.principal import NOBODY, Principal, Right
-from datacat.server.problems import Problem, Refusal, problem_of
+from datacat.server.problems import SAFE_HEADERS, Problem, Refusal, problem_of
 from datacat.server.pulse import ROUTE
 from datacat.wire import routes
 from datacat.wire.records import MAX_BATCH_BYTES
@@ -124,9 +124,9 @@ class Router:
                 route = methods.get("GET" if method == "HEAD" else method)
                 if route is None:
                     allowed = sorted({*methods, *(("HEAD",) if "GET" in methods else ())})
-                    raise Refusal(405, f"{method[:20]} is not possible here", headers={"Allow": ", ".join(allowed)})
+                    raise Refusal(405, "this method is not possible here", headers={"Allow": ", ".join(allowed)})
                 return route, found.groupdict()
-        raise Refusal(404, f"there is nothing at {path[:200]}")
+        raise Refusal(404, "there is nothing at this path")
 
     def answer(self, environ: dict[str, Any]) -> Answer:
         """Return the answer to a WSGI request. Raises: errors of our tree."""
@@ -179,7 +179,7 @@ def _phrase(text: str) -> str:
 
 def encoded(answer: Answer, accept_encoding: str) -> tuple[bytes | Iterator[bytes], dict[str, str]]:
     """Return body and headers as they travel: compressed when asked for and worth it, with their length if known."""
-    headers = {"X-Content-Type-Options": "nosniff", **answer.headers}
+    headers = {**SAFE_HEADERS, **answer.headers}
     headers.setdefault("Cache-Control", "no-cache")
     body = answer.body
     worth = not isinstance(body, bytes) or len(body) >= bodies.MIN_COMPRESSED_BYTES

@@ -90,7 +90,7 @@ class Service:
         )
         limits = httpd.Limits(config.threads, config.max_connections)
         self._tls = secure
-        self._http = httpd.Server(sock, self.site, limits, secure)
+        self._http = httpd.Server(sock, self.site, limits, secure, self.site)
         table = [*jobs(self.own, self.leases, self.live, now_us()), Job("pulse", STEP_S, self.pulse.sample)]
         table.append(Job("alerts", INTERVAL_S, alerts.step))
         self._workers = [_worker(job, self.pulse) for job in table]

@@ -1,74 +1,35 @@
-"""Reading and writing a connection: deadlines for the whole instead of each packet, and few system calls."""
+"""Reading and writing a connection without waiting for its client, with TLS or without."""
 
-import errno
+import contextlib
 import io
+import select
 import socket
 import ssl
 import time
-from typing import Any, Protocol
+from typing import Any
 
 BUFFER_BYTES = 64 * 1024
+RATE = 64 * 1024
+"""A body has a second more for so many bytes of it, an answer too."""
 SEND_S = 10.0
 """A client that takes nothing for so long is given up."""
+WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
-class Until(Protocol):
-    """Until when (time.monotonic) what is read now must have come."""
-
-    deadline: float
-
-
-class Raw(socket.SocketIO):
-    """Reads from the socket until the connection's deadline, or not at all (hold)."""
-
-    hold = False
-
-    def __init__(self, sock: socket.socket, until: Until) -> None:
-        super().__init__(sock, "rb")
-        self._sock_ = sock
-        self._until = until
-
-    def readinto(self, buffer: Any) -> int | None:
-        """Fill buffer with what the client has sent."""
-        if self.hold:
-            return None
-        left = self._until.deadline - time.monotonic()
-        if left <= 0:
-            raise TimeoutError("timed out")
-        self._sock_.settimeout(left)
-        try:
-            return super().readinto(buffer)
-        except ssl.SSLError as error:
-            raise _broken(error) from error
-
-    @property
-    def pending(self) -> int:
-        """How many bytes were decrypted and not yet asked for: the selector does not see them."""
-        return self._sock_.pending() if isinstance(self._sock_, ssl.SSLSocket) else 0
-
-
-class Reader(io.BufferedReader):
-    """The interpreter's buffered reader instead of cheroot's, which is the same in Python."""
+class Whole(io.BytesIO):
+    """The bytes of one request as cheroot's reader."""
 
     bytes_read = 0
-
-    def has_data(self) -> bool:
-        """Return whether a next request is already in the buffer."""
-        raw: Any = self.raw
-        raw.hold = True
-        try:
-            return bool(self.peek(1)) or raw.pending > 0
-        finally:
-            raw.hold = False
 
 
 class Writer:
     """Collects the small parts of an answer and sends them at once."""
 
-    def __init__(self, sock: socket.socket) -> None:
-        self._sock = sock
+    def __init__(self, conn: Any) -> None:
+        self._conn = conn
         self._parts: list[bytes] = []
         self._size = 0
+        self._end = 0.0
         self.bytes_written = 0
         self.closed = False
 
@@ -80,17 +41,48 @@ class Writer:
             self.flush()
         return len(part)
 
+    def begin(self) -> None:
+        """Begin an answer: its time runs from now, and its bytes are counted."""
+        self._end = time.monotonic() + SEND_S
+        self.bytes_written = 0
+
     def flush(self) -> None:
         """Send what was taken. Raises: OSError."""
-        if self._parts:
-            parts, self._parts, self._size = b"".join(self._parts), [], 0
-            self._sock.settimeout(SEND_S)
-            try:
-                self._sock.sendall(parts)
-            except ssl.SSLError as error:
-                raise _broken(error) from error
+        if not self._parts:
+            return
+        data = memoryview(b"".join(self._parts))
+        self._parts, self._size = [], 0
+        self.bytes_written += len(data)
+        self._end += len(data) / RATE
+        sock = self._conn.socket
+        sock.settimeout(0)
+        with contextlib.suppress(*WOULD_BLOCK):
+            data = data[sock.send(data) :]
+        if not data:
+            return
+        # Few may be slow at once: a thread that waits for one serves nobody else.
+        if not self._conn.server.slow.acquire(blocking=False):
+            raise TimeoutError("too many clients are slow to read their answers")
+        try:
+            while data:
+                left = self._end - time.monotonic()
+                if left <= 0:
+                    raise TimeoutError("timed out")
+                sock.settimeout(min(left, SEND_S))
+                data = data[sock.send(data) :]
+        finally:
+            self._conn.server.slow.release()
 
 
-def _broken(error: ssl.SSLError) -> ConnectionResetError:
-    """Return an error of TLS as what it is for HTTP: the connection has ended."""
-    return ConnectionResetError(errno.ECONNRESET, f"TLS failed: {error.reason or error}")
+def pending(sock: Any) -> bool:
+    """Return whether TLS has decrypted more than was asked for, which no selector sees."""
+    return isinstance(sock, ssl.SSLSocket) and bool(sock.pending())
+
+
+def is_readable(sock: socket.socket, wait_s: float) -> bool:
+    """Return whether something comes, or has come, within wait_s."""
+    if not hasattr(select, "poll"):  # Windows, whose select has no greatest descriptor
+        return bool(select.select([sock], [], [], wait_s)[0])
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    return bool(poll.poll(wait_s * 1000))

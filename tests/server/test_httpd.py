@@ -10,7 +10,8 @@ import pytest
 from helpers import eventually
 
 from datacat.errors import HostError
-from datacat.server.httpd import FEW_CHUNKS, MAX_HEADERS, Limits, Server
+from datacat.server.exchange import FEW_CHUNKS, MAX_HEADERS
+from datacat.server.httpd import Limits, Server
 from datacat.server.listen import bind
 from datacat.worker import Pump
 

@@ -135,6 +135,24 @@ class Config:
         "Sessions are deleted so long after their end; 0 keeps them for ever. Open sessions are never deleted.",
         live=True,
     )
+    rollup_minutes_days: float = setting(
+        2.0,
+        number(0, 36_500),
+        "days from 0 to 36500",
+        "Roll-ups (numbers over time of all sessions) are kept by the minute for so long, then by the hour.",
+    )
+    rollup_hours_days: float = setting(
+        90.0,
+        number(0, 36_500),
+        "days from 0 to 36500",
+        "Roll-ups are kept by the hour until they are so old, then by the day.",
+    )
+    rollup_days: float = setting(
+        400.0,
+        number(0, 36_500),
+        "days from 0 to 36500",
+        "Roll-ups are forgotten when they are so old, whatever became of their sessions; 0 keeps them for ever.",
+    )
     log_level: str = setting(
         "info",
         word(LOG_LEVELS),

@@ -38,7 +38,7 @@ from datacat.server.query.ground import Ground
 from datacat.server.query.serve import query_routes
 from datacat.server.rates import Rates
 from datacat.server.tls import Tls
-from datacat.store import Store, open_store
+from datacat.store import Ages, Store, open_store
 from datacat.worker import Worker
 
 _log = logging.getLogger(__name__)
@@ -222,7 +222,7 @@ def build(
             _make(folder)
         url = config.store or f"semidbm:{folder}{os.sep}store"
         notifier.status(f"opening the store {url}")
-        store = _open(url)
+        store = _open(url, Ages(config.rollup_minutes_days, config.rollup_hours_days, config.rollup_days))
         opened.callback(store.close)
         service = Service(config, store, sock, notifier, environ, ring, secure, folder, ends_in_s)
         opened.pop_all()
@@ -263,9 +263,9 @@ def site(
     return pulse.around(serve) if pulse else serve
 
 
-def _open(url: str) -> Store:
+def _open(url: str, ages: Ages) -> Store:
     try:
-        return open_store(url)
+        return open_store(url, ages=ages)
     except Busy as error:
         holder = f"pid {error.holder}" if error.holder else "another process"
         raise Busy(

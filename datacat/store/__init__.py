@@ -13,10 +13,13 @@ from datacat.errors import ConfigError
 from datacat.store.catalogue import CatalogueQuery, Entry
 from datacat.store.fleet import Fleet
 from datacat.store.fold import Head
+from datacat.store.pages import DEFAULT_AGES, Ages
 from datacat.store.rollup_query import RollupQuery, Rollups
 from datacat.wire.lines import Line
 
 __all__ = [
+    "DEFAULT_AGES",
+    "Ages",
     "Batch",
     "CatalogueQuery",
     "Entry",
@@ -196,8 +199,10 @@ class Store(Protocol):
         """Make everything durable and let go of the files; idempotent."""
 
 
-def open_store(url: str) -> Store:
+def open_store(url: str, *, ages: Ages = DEFAULT_AGES) -> Store:
     """Open the store that url names: memory:, or semidbm:PATH (a plain path is the same).
+
+    ages says when roll-ups grow coarser; in memory they stay as they are.
 
     Raises: ConfigError for an unknown kind, Busy when another process has it, StoreError, Corrupt.
     """
@@ -211,5 +216,5 @@ def open_store(url: str) -> Store:
     if is_path or (kind == "semidbm" and rest):
         from datacat.store.semi import SemiStore
 
-        return SemiStore(Path(url if is_path else rest))
+        return SemiStore(Path(url if is_path else rest), ages=ages)
     raise ConfigError("store", url, "memory: or semidbm:PATH")

@@ -49,6 +49,17 @@ class Level(NamedTuple):
 LEVELS = (Level(1, 60), Level(60, 24 * 60), Level(24 * 60, 32 * 24 * 60))
 
 
+class Ages(NamedTuple):
+    """How old cells are, in days, when minutes become hours, hours become days, and days are forgotten (0: never)."""
+
+    minutes_days: float = 2
+    hours_days: float = 90
+    keep_days: float = 400
+
+
+DEFAULT_AGES = Ages()
+
+
 class PageId(NamedTuple):
     """A page: index of its level, and how many pages of that level come before it since 1970."""
 

@@ -12,7 +12,6 @@ import threading
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import NamedTuple
 
 from datacat.errors import Corrupt, StoreError
 from datacat.store import page_files
@@ -21,7 +20,7 @@ from datacat.store.distinct import hash_of
 from datacat.store.page_build import Source, build
 from datacat.store.page_cache import PageCache
 from datacat.store.page_files import START, PageFile, Reader
-from datacat.store.pages import LEVELS, PageId, Part
+from datacat.store.pages import LEVELS, Ages, PageId, Part
 from datacat.store.redo import deltas_behind
 from datacat.store.rollup import MINUTE_US, Delta
 from datacat.store.rollup_query import Gather, RollupQuery, Rollups
@@ -35,17 +34,6 @@ WRITE_INTERVAL_S = 60.0
 MAX_CELLS = 100_000
 """In memory at a time; beyond, whoever stored the batch writes a page before it goes on."""
 _DAY_MIN = 24 * 60
-
-
-class Ages(NamedTuple):
-    """How old cells are, in days, when minutes become hours, hours become days, and days are forgotten (0: never)."""
-
-    minutes_days: float = 2
-    hours_days: float = 90
-    keep_days: float = 400
-
-
-DEFAULT_AGES = Ages()
 
 
 class RollupPages:

@@ -24,8 +24,8 @@ from datacat.store.heads import Heads
 from datacat.store.hinting import Hinting
 from datacat.store.history import passes
 from datacat.store.loading import Session, load, take
+from datacat.store.pages import DEFAULT_AGES, Ages
 from datacat.store.rollup import Delta
-from datacat.store.rollup_pages import DEFAULT_AGES, Ages
 from datacat.store.rollup_query import RollupQuery, Rollups
 from datacat.store.rows import read_rows
 from datacat.store.segments import SEGMENT_BYTES

@@ -1,5 +1,6 @@
 """Roll-ups on disk: every acknowledged batch counts once, whatever happens when; pages grow coarser and stay few."""
 
+import contextlib
 import os
 import random
 import shutil
@@ -14,10 +15,9 @@ from storing import A, B, opened, put, sid
 from datacat.errors import Corrupt
 from datacat.store import CatalogueQuery, RollupQuery, durable, page_files, rollup_pages
 from datacat.store.memory import MemoryStore
-from datacat.store.pages import MAX_NAMES, MAX_TAG_SETS
+from datacat.store.pages import MAX_NAMES, MAX_TAG_SETS, Ages
 from datacat.store.redo import deltas_behind
 from datacat.store.rollup import OTHER
-from datacat.store.rollup_pages import Ages
 from datacat.store.semi import SemiStore
 from datacat.wire.records import Close, Event, Metric, Verdict
 
@@ -81,9 +81,9 @@ def story(store, model, rng, now_us):
         for one in (store, model):
             put(one, sid(number), opened(t=now_us), received_us=now_us)
         yield now_us
-    for _ in range(25):
+    for step in range(50):
         number = rng.randrange(1, 5)
-        match rng.randrange(10):
+        match rng.randrange(11):
             case 0:
                 tend(store)
             case 1:
@@ -91,6 +91,11 @@ def story(store, model, rng, now_us):
             case 2:
                 verdict = Verdict(t=now_us, status=rng.choice(["hung", "active", "crashed"]), hang_s=1.5)
                 _both(store, model, number, [verdict], now_us)
+            case 3 | 4:
+                # Dead entries, so that segments are rewritten.
+                _both(store, model, 100 + step, [opened(t=now_us), *some_batch(rng, now_us) * 5], now_us)
+                store.drop(sid(100 + step))
+                model.drop(sid(100 + step))
             case _:
                 _both(store, model, number, some_batch(rng, now_us), now_us)
         yield now_us
@@ -102,8 +107,9 @@ def _both(store, model, number, records, now_us):
     put(model, sid(number), *records, received_us=now_us)
 
 
-def test_a_crash_at_every_step_of_writing_pages_neither_loses_nor_doubles(tmp_path, eager, monkeypatch):
-    """Every file that is made and every file that is removed is a place where the process may die."""
+@pytest.mark.parametrize("trouble", [Crash, OSError])
+def test_trouble_at_every_step_of_writing_pages_neither_loses_nor_doubles(tmp_path, eager, monkeypatch, trouble):
+    """At each file that is made or removed the process may die, or the disk be full for a while before it dies."""
     monkeypatch.setattr("datacat.store.durable.os.fsync", lambda fd: None)
     create, remove = durable.create, page_files.remove
     for seed in range(3):
@@ -115,36 +121,36 @@ def test_a_crash_at_every_step_of_writing_pages_neither_loses_nor_doubles(tmp_pa
             store = SemiStore(root, segment_bytes=4096, now_ns=lambda now=now: now[0] * 1000, ages=Ages(0.5, 2, 400))
             left = [steps]
 
-            def dies(do, *args, left=left):
-                if left[0] == 0:
-                    raise Crash
+            def fails(do, path, *args, left=left):
                 left[0] -= 1
-                return do(*args)
+                if left[0] < 0 and (trouble is Crash or (left[0] > -8 and "rollups" in str(path))):
+                    raise trouble
+                return do(path, *args)
 
-            monkeypatch.setattr(durable, "create", lambda *args, dies=dies: dies(create, *args))
-            monkeypatch.setattr(page_files, "remove", lambda *args, dies=dies: dies(remove, *args))
-            died = False
-            try:
+            monkeypatch.setattr(durable, "create", lambda *args, fails=fails: fails(create, *args))
+            if trouble is Crash:
+                monkeypatch.setattr(
+                    page_files, "remove", lambda file, fails=fails: fails(lambda _: remove(file), file.path)
+                )
+            with contextlib.suppress(Crash):
                 for now_us in story(store, model, random.Random(seed), now[0]):
                     now[0] = now_us
-            except Crash:
-                died = True
             monkeypatch.setattr(durable, "create", create)
             monkeypatch.setattr(page_files, "remove", remove)
             copy = left_by_a_kill(root, tmp_path / "left")
-            again = SemiStore(copy, segment_bytes=4096, now_ns=lambda now=now: now[0] * 1000, ages=Ages(9999, 9999, 0))
-            total = RollupQuery(by=("product", "version", "kind", "name", "tags"))
-            assert told(again, total) == told(model, total), (seed, steps)
-            tend(again)
-            again.close()
-            again = SemiStore(copy, segment_bytes=4096, now_ns=lambda now=now: now[0] * 1000, ages=Ages(9999, 9999, 0))
-            assert told(again, total) == told(model, total), (seed, steps)
-            again.close()
+            for _ in range(2):
+                again = SemiStore(
+                    copy, segment_bytes=4096, now_ns=lambda now=now: now[0] * 1000, ages=Ages(999, 999, 0)
+                )
+                total = RollupQuery(by=("product", "version", "kind", "name", "tags"))
+                assert told(again, total) == told(model, total), (seed, steps)
+                tend(again)
+                again.close()
             store.close()
             shutil.rmtree(root)
-            if not died:
+            if left[0] > 0:
                 break
-            steps += 1 + steps // 8
+            steps += 1 + steps // 12
         assert steps > 20, "the story has to write pages"
 
 
@@ -218,6 +224,31 @@ def test_disk_and_memory_give_the_same_answers(tmp_path, eager, seed):
         )
         assert told(kept, query) == told(model, query)
     kept.close()
+
+
+def test_a_page_that_could_not_be_folded_yet_is_not_written_alone(tmp_path, eager, monkeypatch):
+    """What came late is in the coarser page; one of minutes that claims to have it would lose it at the next start."""
+    now = [500 * DAY]
+    store = SemiStore(tmp_path / "store", now_ns=lambda: now[0] * 1000)
+    put(store, A, opened(t=now[0]), Event(t=now[0], name="a"), received_us=now[0])
+    now[0] += 4 * DAY
+    create = durable.create
+
+    def full(path, data):
+        if path.name.startswith("1-"):
+            raise OSError(28, "No space left on device")
+        create(path, data)
+
+    monkeypatch.setattr(durable, "create", full)
+    with pytest.raises(OSError, match="No space"):
+        store._rollups._grow_old(now[0] // MINUTE)
+    put(store, A, Event(t=now[0] - 4 * DAY, name="a"), received_us=now[0])
+    tend(store)
+    monkeypatch.undo()
+    again = SemiStore(left_by_a_kill(tmp_path / "store", tmp_path / "left"), now_ns=lambda: now[0] * 1000)
+    assert again.rollups(RollupQuery(kinds=("event",))).cells[0, ()].count == 2
+    again.close()
+    store.close()
 
 
 def test_minutes_become_hours_and_hours_days_and_totals_stay(tmp_path, eager):

@@ -16,11 +16,11 @@ import pytest
 from helpers import eventually
 
 from datacat.server.config import read_file
+from datacat.server.keys import KeyFile, make
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
 NAME = "datacat.example.org"
-KEY = "CHANGE-THIS-KEY"
 ERRORS = {"HostError", "StoreError", "Busy", "Corrupt", "DatacatError", "JournalError"}
 SOURCES = [
     *sorted((ROOT / "datacat" / "server").glob("*.py")),
@@ -85,7 +85,7 @@ def test_every_level_of_the_log_that_needs_a_person_stands_in_the_page():
 
 def test_the_settings_of_the_page_are_settings(tmp_path):
     (tmp_path / "server.toml").write_text(code("toml"))
-    assert read_file(tmp_path / "server.toml") == {"allowed_hosts": (NAME,), "insecure": True}
+    assert read_file(tmp_path / "server.toml") == {"allowed_hosts": (NAME,)}
 
 
 def free_port():
@@ -194,14 +194,20 @@ def test_a_proxy_of_the_page_lets_those_in_who_have_the_key(proxy, tmp_path, pro
         environ = {**os.environ, "HOME": str(folder), "XDG_DATA_HOME": str(folder), "XDG_CONFIG_HOME": str(folder)}
         processes.append(subprocess.Popen(command, env=environ, stdout=log, stderr=log))
     ask = Proxied(port, certificate)
-    assert eventually(lambda: ask("/livez", KEY)) == 200, (folder / "log").read_text()
+    assert eventually(lambda: ask("/livez")) == 200, (folder / "log").read_text()
+    assert ask("/api/sessions") == 403
+    texts = {}
+    for role in ("read", "ingest"):
+        key, texts[role] = make(role, role, (), 0, 1)
+        KeyFile(tmp_path / "server" / "data").add(key)
+    assert eventually(lambda: ask("/api/sessions", texts["read"]) == 200)
     assert ask("/api/sessions") == 401
     assert ask("/api/sessions", "WRONG") == 401
-    assert ask("/api/sessions", KEY) == 200
-    assert ask("/api/sessions", KEY, b'{"product": "far", "version": "1"}') == 201
+    assert ask("/api/sessions", texts["ingest"]) == 403
+    assert ask("/api/sessions", texts["ingest"], b'{"product": "far", "version": "1"}') == 201
 
 
-def test_without_insecure_a_forwarded_request_is_refused_although_it_comes_from_this_machine(tmp_path, processes):
+def test_without_keys_a_forwarded_request_is_refused_although_it_comes_from_this_machine(tmp_path, processes):
     port = serve(tmp_path / "server", processes, f'allowed_hosts = ["{NAME}"]\n')
     url = f"http://127.0.0.1:{port}/api/sessions"
     with urllib.request.urlopen(url, timeout=10) as answer:

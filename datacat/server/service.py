@@ -32,12 +32,12 @@ from datacat.server.keys import KeyFile, Ring
 from datacat.server.leases import Leases
 from datacat.server.notify import Notifier, Rate, how_it_goes
 from datacat.server.own import OwnStream, now_us
-from datacat.server.pages import Pages
 from datacat.server.pulse import STEP_S, Pulse, own_usage
 from datacat.server.query.ground import Ground
 from datacat.server.query.serve import query_routes
 from datacat.server.rates import Rates
 from datacat.server.tls import Tls
+from datacat.server.ui.site import Site
 from datacat.store import Ages, Store, open_store
 from datacat.worker import Worker
 
@@ -240,13 +240,14 @@ def site(
     alerts: Alerts | None = None,
 ) -> Any:
     """Return the WSGI callable for everything: batches go to the hot path, all else through CherryPy."""
+    ground = Ground(own.store, pulse=pulse)
     table = [
         *Api(own, leases, live, audit).routes(),
         *KeyApi(doors.ring, audit, own.clock_us).routes(),
         *(alerts.routes() if alerts else ()),
         *Health(own.store, is_draining).routes(),
-        *Pages(own.store).routes(),
-        *query_routes(Ground(own.store, pulse=pulse), own.clock_us),
+        *Site(ground, own.clock_us).routes(),
+        *query_routes(ground, own.clock_us),
     ]
     app = router.application(router.Router(table, doors))
     batches = ingest.Ingest(own, leases, doors)

@@ -36,7 +36,7 @@ def fleet(admin):
 
 
 @pytest.mark.parametrize(
-    "path", ["/api/grafana/sessions", "/api/data/sessions", SESSIONS, f"{SESSIONS}?product=editor,game", "/"]
+    "path", ["/api/grafana/sessions", "/api/data/sessions", SESSIONS, f"{SESSIONS}?product=editor,game", "/sessions"]
 )
 def test_lists_have_only_what_is_in_scope(fleet, path):
     body = fleet.reader.get(path).body.decode()

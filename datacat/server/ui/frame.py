@@ -1,0 +1,101 @@
+"""What every page stands on: templates, the policy that browsers keep to, and questions to the query layer."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jinja2
+
+from datacat import __version__
+from datacat.errors import WireError
+from datacat.server.principal import scope
+from datacat.server.problems import Refusal
+from datacat.server.query import asked
+from datacat.server.query.ground import Ground
+from datacat.server.query.shape import Result
+from datacat.server.query.table import TABLE
+from datacat.server.router import Answer, Request
+from datacat.server.ui.assets import Assets
+from datacat.server.ui.words import FILTERS
+
+PLACES = (
+    ("/", "Overview"),
+    ("/sessions", "Sessions"),
+    ("/crashes", "Crashes"),
+    ("/releases", "Releases"),
+    ("/machines", "Machines"),
+    ("/service", "Service"),
+)
+HEADERS = {
+    "Content-Type": "text/html; charset=utf-8",
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+        "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+    ),
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+}
+_ENDPOINTS = {endpoint.path: endpoint for endpoint in TABLE}
+
+
+class Templates:
+    """The templates, with what all of them use. Any thread."""
+
+    def __init__(self, assets: Assets) -> None:
+        self._environment = jinja2.Environment(
+            loader=jinja2.PackageLoader("datacat.server"),
+            autoescape=True,
+            undefined=jinja2.StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+            auto_reload=False,
+        )
+        self._environment.filters.update(FILTERS)
+        self._environment.globals.update(
+            asset=assets.address, release=__version__, places=PLACES, signed_in=False, token=""
+        )
+
+    def page(self, template: str, place: str, **values: Any) -> Answer:
+        """Return a whole page; place is the path of the menu's entry that it belongs to."""
+        body = self._environment.get_template(template).render(place=place, **values)
+        return Answer(200, body.encode(), HEADERS)
+
+    def part(self, template: str, **values: Any) -> Answer:
+        """Return a piece of a page, for one that is shown already."""
+        return Answer(200, self._environment.get_template(template).render(**values).encode(), HEADERS)
+
+
+@dataclass(frozen=True, slots=True)
+class Asker:
+    """Asks the query layer for one reader, at one time. The rows are those of the HTTP API."""
+
+    ground: Ground
+    now_us: int
+    products: frozenset[str]
+
+    def ask(self, path: str, /, **parameters: object) -> list[dict[str, Any]]:
+        """Return the rows of an endpoint. Parameters as in a query; a trailing _ is cut off, empty ones are left out.
+
+        Raises: Refusal 400, as the API does.
+        """
+        return self.result(path, parameters).rows
+
+    def result(self, path: str, parameters: Mapping[str, object]) -> Result:
+        """Return rows, cursor and meta of an endpoint."""
+        endpoint = _ENDPOINTS[path]
+        query = {
+            name.rstrip("_"): value if isinstance(value, list) else [str(value)]
+            for name, value in parameters.items()
+            if value not in ("", None, [])
+        }
+        try:
+            question = asked.read(endpoint, query, self.now_us, self.products)
+            return endpoint.answer(question, self.ground)
+        except WireError as error:
+            raise Refusal(400, error.message, hint=error.hint) from error
+
+
+def asker(ground: Ground, request: Request, clock_us: Callable[[], int]) -> Asker:
+    """Return who asks for this request."""
+    return Asker(ground, clock_us(), frozenset(scope(request.principal)))

@@ -1,0 +1,154 @@
+"""The pages as they leave the server: everything escaped, a strict policy, and what each of them says."""
+
+import re
+
+import pytest
+from fleet import seed
+
+EVIL = "<script>alert(1)</script>\"'&"
+PLACES = ("/", "/sessions")
+
+
+def addresses(page):
+    return re.findall(r'(?:href|src)="([^"]+)"', page.body.decode())
+
+
+def test_values_are_text_and_never_markup(server):
+    session_id = server.session(product=EVIL, version=EVIL, hostname=EVIL, state={EVIL: EVIL})
+    event = {"name": EVIL, "message": EVIL, "data": {EVIL: EVIL}, "stacktrace": [EVIL], "exception_type": EVIL}
+    server.post(f"/api/sessions/{session_id}/events", json=event)
+    server.post(f"/api/sessions/{session_id}/metrics", json={"name": EVIL, "value": 1, "unit": EVIL})
+    server.post(f"/api/sessions/{session_id}/crash", json={"reason": EVIL})
+    server.now_us += 1_000_000
+    own = f"/sessions/{session_id}"
+    for path in (*PLACES, own, f"{own}/moment", f"{own}/headline", "/sessions?q=%3Cscript%3Ealert(1)%3C/script%3E"):
+        page = server.get(path)
+        assert page.status == 200, path
+        assert b"<script>" not in page.body
+        assert b"&lt;script&gt;" in page.body, path
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_pages_allow_only_our_own_scripts_and_no_frames(server, place):
+    server.session()
+    page = server.get(place)
+    assert page.header("content-type") == "text/html; charset=utf-8"
+    policy = page.header("content-security-policy")
+    assert "default-src 'none'" in policy
+    assert "frame-ancestors 'none'" in policy
+    assert "unsafe" not in policy
+    assert b" style=" not in page.body
+    assert b"<style" not in page.body
+    assert re.findall(rb"<script(?![^>]*src=)", page.body) == []
+    assert page.header("x-content-type-options") == "nosniff"
+
+
+def test_everything_a_page_loads_is_ours_and_kept_for_good(server):
+    session_id = server.session()
+    loaded = {link for path in (*PLACES, f"/sessions/{session_id}") for link in addresses(server.get(path))}
+    files = {link for link in loaded if link.startswith("/static/")}
+    assert len(files) > 5
+    assert not [link for link in loaded if "//" in link]
+    for file in files:
+        answer = server.get(file)
+        assert answer.status == 200, file
+        assert "immutable" in answer.header("cache-control")
+    assert server.get("/static/0/nothing.css").status == 404
+    assert server.get("/static/0/..%2ftemplates%2fbase.html").status == 404
+
+
+def test_the_first_view_is_small(server):
+    """All that a browser fetches for the overview, compressed, is under 150 KB."""
+    seed(server.store, server.now_us, sessions=60, long_events=0)
+    page = server.get("/", headers={"Accept-Encoding": "gzip"})
+    files = [link for link in addresses(server.get("/")) if link.startswith("/static/")]
+    sizes = [len(server.get(file, headers={"Accept-Encoding": "gzip"}).body) for file in files]
+    assert len(page.body) + sum(sizes) < 150_000
+
+
+def test_the_overview_tells_what_is_open_hung_and_crashed_and_how_each_product_does(server):
+    assert b"There are no sessions yet" in server.get("/").body
+    seed(server.store, server.now_us, long_events=0)
+    page = server.get("/").body.decode()
+    for product in ("editor", "viewer", "render-farm", "sync", "indexer"):
+        assert f'/releases?product={product}"' in page
+    now = server.get("/overview/now").body.decode()
+    told = {name: int(count) for name, count in re.findall(r"</svg> (\w+)</span><a class=\"value[^>]*>(\d+)<", now)}
+    row = server.get("/api/query/summary?from=-24h").json["rows"][0]
+    assert told == {"Open": row["open"], "Hung": row["hung_now"], "Crashed": row["crashed"]}
+    assert told["Hung"] > 0
+
+
+def test_the_list_of_sessions_has_pages_filters_and_an_order(server):
+    assert b"No session matches" in server.get("/sessions?status=hung").body
+    made = []
+    for number in range(51):
+        server.now_us += 1
+        made.append(server.session(product=f"app{number:02}"))
+    first = server.get("/sessions").body.decode()
+    assert made[-1] in first
+    assert f"/sessions/{made[0]}" not in first
+    older = re.search(r'rel="next" href="([^"]+)"', first)[1].replace("&amp;", "&")
+    assert made[0] in server.get(older).body.decode()
+    assert made[7] in server.get("/sessions?q=app07&status=active").body.decode()
+    ordered = re.findall(
+        r'class="title" href="/sessions/[^"]+">(app\d\d)<', server.get("/sessions?sort=product").body.decode()
+    )
+    assert ordered == [f"app{number:02}" for number in range(50)]
+    assert server.get("/sessions?status=odd").status == 400
+    assert server.get("/sessions?colour=red").status == 400
+
+
+def test_a_live_list_tells_what_is_new_and_how_shown_sessions_go_on(server):
+    session_id = server.session()
+    link = re.search(r'hx-get="(/sessions/live[^"]+)"', server.get("/sessions").body.decode())[1].replace("&amp;", "&")
+    assert "new session" not in server.get(link).body.decode()
+    server.now_us += 10
+    server.session()
+    server.post(f"/api/sessions/{session_id}/end")
+    told = server.get(link).body.decode()
+    assert "1 new session:" in told
+    assert f'id="status-{session_id}"' in told
+    assert "is-ended" in told
+
+
+def test_a_session_page_says_in_one_sentence_how_it_ended_and_why(server):
+    session_id = server.session()
+    server.now_us += 192_000_000
+    server.post(f"/api/sessions/{session_id}/crash", json={"reason": "exit_code"})
+    page = server.get(f"/sessions/{session_id}").body.decode()
+    assert re.search(r"<h1>editor 1\.2 crashed: exit.code, 3 min 12 s after it started</h1>", page)
+
+
+def test_a_timeline_has_every_event_change_and_metric(server):
+    fleet = seed(server.store, server.now_us, sessions=18, long_events=300)
+    session_id = fleet.named["long"]
+    told = server.get(f"/sessions/{session_id}/timeline").json
+    head = server.store.head(session_id)
+    assert len(told["events"]["t"]) == head.counts["events"]
+    assert len(told["changes"]) == head.counts["states"] + 1
+    assert sum(len(chart["t"]) for chart in told["metrics"]) == head.counts["metrics"]
+    assert told["status"][-1][1] == "crashed"
+    assert told["from"] + told["status"][-1][0] == head.ended_at
+
+
+def test_a_moment_shows_the_state_of_then_and_what_changed(server):
+    session_id = server.session(state={"page": 1})
+    server.now_us += 1_000_000
+    server.post(f"/api/sessions/{session_id}/state", json={"state": {"page": 2, "zoom": 3}})
+    then, server.now_us = server.now_us, server.now_us + 1_000_000
+    server.post(f"/api/sessions/{session_id}/state", json={"state": {"page": None}})
+    page = server.get(f"/sessions/{session_id}/moment?at={then}").body.decode()
+    assert re.search(r'class="changed"><th scope="row">page</th><td><code>2</code></td><td><code>1</code>', page)
+    assert re.search(
+        r'class="changed"><th scope="row">zoom</th><td><code>3</code></td><td><span class="soft">not there', page
+    )
+    later = server.get(f"/sessions/{session_id}/moment?at={server.now_us}").body.decode()
+    assert re.search(r'page</th><td><span class="soft">deleted', later)
+    both = server.get(f"/sessions/{session_id}/moment?at={server.now_us}&since={then - 1}").body.decode()
+    assert both.count('class="changed"') == 2
+
+
+def test_a_page_of_an_unknown_session_is_not_found(server):
+    assert server.get("/sessions/nonsense").status == 404
+    assert server.get("/sessions/01890a5d-ac96-774b-bcce-000000000000").status == 404

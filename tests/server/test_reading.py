@@ -308,7 +308,8 @@ def test_allow_names_every_method_of_the_path(server):
 
 
 @pytest.mark.parametrize(
-    "path", ["/api", "/api/", "/api/sessions/", "/api/nothing", "/nothing", "/api/sessions/x/y/z", "//", "/sessions/x/y/z"]
+    "path",
+    ["/api", "/api/", "/api/sessions/", "/api/nothing", "/nothing", "/api/sessions/x/y/z", "//", "/sessions/x/y/z"],
 )
 def test_a_path_that_does_not_exist_is_not_found(server, path):
     answer = server.get(path)

@@ -29,7 +29,7 @@ def ship(item: Item, config: Config, uplink: Callable[[Meta], Uplink]) -> Outcom
     """Ship what there is of a session. One whose process is gone gets its verdict, one that lives stays open."""
     found = spool.Found(item.folder, item.meta)
     orphan = item.meta.pid > 0 and spool.is_orphan(found, host.boot_id(), host.pid_namespace(), time.time())
-    served = take_on(found, config, orphan=orphan)
+    served = take_on(found, config, orphan=orphan, daemon_id=(daemon_id := str(uuid.uuid4())))
     if served is None:
         return Outcome("served", f"by process {item.served}" if item.served > 0 else "")
     link = uplink(item.meta)
@@ -37,9 +37,7 @@ def ship(item: Item, config: Config, uplink: Callable[[Meta], Uplink]) -> Outcom
         if orphan:
             served.conclude(time.time_ns() // 1000, None, boot_id=host.boot_id())
             served.refresh()
-        delivery = Delivery(
-            item.folder, item.meta, link, daemon_id=str(uuid.uuid4()), max_records=config.max_batch_size
-        )
+        delivery = Delivery(item.folder, item.meta, link, daemon_id=daemon_id, max_records=config.max_batch_size)
         delivery.last = served.ended
         before = delivery.unacked_bytes()
         delivery.ship()

@@ -21,7 +21,7 @@ from datacat.daemon.config import Config
 from datacat.daemon.desk import Ask, Desk, health
 from datacat.daemon.exits import Exits
 from datacat.daemon.intake import Intake
-from datacat.daemon.scout import Scout, take_on
+from datacat.daemon.scout import Scout, opening, take_on
 from datacat.daemon.served import Served
 from datacat.daemon.shipping import Forget, Hurry, Report, Serve, Shipping, identity
 from datacat.daemon.streams import write_whole
@@ -33,7 +33,6 @@ from datacat.host.process import Exit, Target
 from datacat.wire import layout
 from datacat.wire.layout import Meta
 from datacat.wire.lines import encode
-from datacat.wire.records import Open
 from datacat.worker import Worker
 
 _log = logging.getLogger(__name__)
@@ -305,7 +304,7 @@ class Daemon:
             self._next_scan_s = time.monotonic() + SCAN_INTERVAL_S
         new = False
         for found, whose in self._scout.look(self.served.keys(), time.time(), orphans=orphans):
-            served = take_on(found, self.config, orphan=whose == "orphan")
+            served = take_on(found, self.config, orphan=whose == "orphan", daemon_id=self.id)
             if served is not None:
                 self._add(served)
                 new = new or whose == "own"
@@ -341,13 +340,12 @@ class Daemon:
         if served.target is not None and all(other.target != served.target for other in self.served.values()):
             self.exits.forget(served.target)
 
-    def _register(self, meta: Meta, opened: Open) -> Served:
+    def _register(self, meta: Meta) -> Served:
         """Make a session for a client of the local endpoints. Raises: JournalError, Busy."""
         folder = spool.make(self.spool, meta)
         faults.at("session.made")
         served = Served(folder, meta, self.config, host.lock(folder / layout.LOCK_FILE), stream=meta.stream)
-        opened.daemon_id = self.id
-        served.keep(encode(opened))
+        served.keep(encode(opening(meta, self.id)))
         self._add(served)
         return served
 

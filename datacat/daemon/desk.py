@@ -16,7 +16,7 @@ from datacat.host import oom
 from datacat.wire import ids
 from datacat.wire.layout import Beat, Meta
 from datacat.wire.lines import encode
-from datacat.wire.records import Close, Open
+from datacat.wire.records import Close
 
 Answer = dict[str, Any] | DatacatError
 """What an endpoint says, or why it cannot."""
@@ -45,7 +45,7 @@ class Desk:
     def __init__(
         self,
         served: dict[str, Served],
-        register: Callable[[Meta, Open], Served],
+        register: Callable[[Meta], Served],
         hurry: Callable[[Served], None],
         health: Callable[[], dict[str, Any]],
     ) -> None:
@@ -134,20 +134,7 @@ class Desk:
             oom_counter=str(oom_counter or ""),
             oom_kills=oom.kills(oom_counter),
         )
-        opened = Open(
-            t=now_us,
-            product=meta.product,
-            version=meta.version,
-            id=meta.id,
-            environment=meta.environment,
-            hostname=meta.hostname,
-            machine_id=meta.machine_id,
-            boot_id=meta.boot_id,
-            pid=order.parent_pid or None,
-            process_start=start or None,
-            platform=meta.platform,
-        )
-        self._register(meta, opened)
+        self._register(meta)
         return {"session_id": meta.id}
 
     def _on_state(self, members: dict[str, Any], _ask: Ask) -> Answer:

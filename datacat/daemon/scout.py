@@ -12,6 +12,8 @@ from datacat.daemon.served import Served
 from datacat.errors import HostError, JournalError
 from datacat.host.process import Target
 from datacat.wire import layout
+from datacat.wire.layout import Meta
+from datacat.wire.records import Open
 
 _log = logging.getLogger(__name__)
 
@@ -38,15 +40,36 @@ class Scout:
                 self._others.add(found.meta.id)
 
 
-def take_on(found: spool.Found, config: Config, *, orphan: bool) -> Served | None:
+def take_on(found: spool.Found, config: Config, *, orphan: bool, daemon_id: str = "") -> Served | None:
     """Lock a session and read its journal; None when somebody else has it, or it cannot be read."""
     try:
         lock = host.lock(found.folder / layout.LOCK_FILE)
     except HostError:
         return None
     try:
-        return Served(found.folder, found.meta, adjusted(config, found.meta.settings), lock, orphan=orphan)
+        served = Served(found.folder, found.meta, adjusted(config, found.meta.settings), lock, orphan=orphan)
+        if found.meta.source == "http" and not served.facts.opened:  # its daemon died just when it was made
+            served.write(opening(found.meta, daemon_id))
+        return served
     except JournalError as error:
         _log.warning("session %s cannot be read: %s", found.meta.id, error)
         lock.release()
         return None
+
+
+def opening(meta: Meta, daemon_id: str) -> Open:
+    """Return the open record of a session that came through the local endpoints."""
+    return Open(
+        t=meta.created_us,
+        product=meta.product,
+        version=meta.version,
+        id=meta.id,
+        environment=meta.environment,
+        hostname=meta.hostname,
+        machine_id=meta.machine_id,
+        boot_id=meta.boot_id,
+        pid=meta.pid or None,
+        process_start=meta.process_start or None,
+        platform=meta.platform,
+        daemon_id=daemon_id or None,
+    )

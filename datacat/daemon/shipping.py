@@ -24,6 +24,7 @@ LEASE_S = 60.0
 UPKEEP_S = 30.0
 """Heartbeats and process metrics alone wait so long for company: an idle session costs one request in that time."""
 CAP_INTERVAL_S = 10.0
+UNAUTHORIZED = 401
 
 
 def identity(daemon_id: str) -> dict[str, Any]:
@@ -185,7 +186,7 @@ class Shipping:
         except UplinkError as error:
             # What this session alone gets wrong must not hold up the others.
             refused = error.status in REFUSED
-            own = error.permanent and not refused
+            own = error.permanent and error.status != UNAUTHORIZED  # a key may be for other products
             (delivery if own else uplink).backoff.failed(self._clock(), error.retry_after_s, refused=refused)
             self._say(name if own else uplink.url, error, loud=error.permanent or bool(error.hint))
         except JournalError as error:
@@ -206,7 +207,7 @@ class Shipping:
             deleted=delivery.deleted,
             reached=self._reached.get(name, False),
             boot=uplink.boot,
-            trouble=uplink.trouble,
+            trouble=uplink.trouble or self._said.get(name, ""),
             given_up=dict(delivery.given_up),
         )
 

@@ -1,10 +1,12 @@
 """Crash points: the steps of the protocol at which a kill must cost nothing. DATACAT_FAULT=crash:POINT kills there.
 
-For tests alone; it is no setting and no promise. crash:POINT:N kills at the N-th time that the point is passed.
+For tests alone; it is no setting and no promise. crash:POINT:N kills at the N-th time that the point is passed;
+crash:POINT:N:FILE only while FILE exists, and removes it first: so one process dies of those that inherit the variable.
 """
 
 import os
 import signal
+from pathlib import Path
 
 VARIABLE = "DATACAT_FAULT"
 POINTS = (
@@ -25,6 +27,8 @@ POINTS = (
     "session.retired",  # the summary is written, the rest not removed
     # What a server does.
     "ingest.read",  # a batch came, nothing was stored
+    "store.written",  # it is in the file, not on the disk, and nobody sees it
+    "store.synced",  # it is on the disk, nobody sees it
     "ingest.stored",  # it is stored and was not answered
 )
 """Every point that the code names, in the order of its steps."""
@@ -37,9 +41,14 @@ def at(point: str) -> None:
     asked = os.environ.get(VARIABLE, "")
     if not asked.startswith("crash:"):
         return
-    _, wanted, *times = asked.split(":")
+    _, wanted, times, once = [*asked.split(":", 3), "", ""][:4]
     if wanted != point:
         return
     _passed[point] = _passed.get(point, 0) + 1
-    if _passed[point] >= int(times[0] if times else 1):
+    if _passed[point] >= int(times or 1):
+        if once:
+            try:
+                Path(once).unlink()
+            except FileNotFoundError:
+                return
         os.kill(os.getpid(), getattr(signal, "SIGKILL", signal.SIGTERM))

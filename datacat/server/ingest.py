@@ -9,6 +9,7 @@ from http import HTTPStatus
 from typing import Any, TypeAlias
 
 from datacat.errors import DatacatError, Deleted, NotFound, WireError
+from datacat.host import faults
 from datacat.server import bodies, judge
 from datacat.server.checking import checked
 from datacat.server.gate import Gate
@@ -112,7 +113,9 @@ class Ingest:
         )
         if before is None and batch.lines and (opened := opening(batch.lines[0].record)) is not None:
             check_writes(request.principal, opened.product)
+        faults.at("ingest.read")
         after = self._store.append(session_id, batch, received_us=self._own.clock_us())
+        faults.at("ingest.stored")
         if before and before.by == "server" and before.status in ("hung", "suspended", "abnormal"):
             self._welcome(before, after)
         return self._stored(after.streams[stream].acked if stream in after.streams else 0)

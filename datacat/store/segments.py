@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
 from datacat.errors import StoreError
+from datacat.host import faults
 from datacat.store import durable
 from datacat.store.repair import Finding, make_segment, remove_segment
 from datacat.store.sealed import Position
@@ -109,7 +110,9 @@ class Segments:
         failure: StoreError | None = StoreError("a commit was interrupted", hint="restart the server")
         try:
             for segment in dirty:
+                faults.at("store.written")
                 segment.sync()
+                faults.at("store.synced")
             self._show(goal)
             failure = None
         except StoreError as error:

@@ -9,6 +9,7 @@ import pytest
 import requests
 from system.box import event_numbers, eventually
 
+from datacat.host import faults
 from datacat.wire import lines
 from datacat.wire.ids import uuid7
 from datacat.wire.records import Event, Open
@@ -93,3 +94,38 @@ def test_an_app_loses_nothing_when_its_server_is_killed_again_and_again(box):
     session = box.ended("stubborn", 90)
 
     assert event_numbers(session) == list(range(ROUNDS * 2000))
+
+
+@pytest.mark.parametrize("point", faults.POINTS[faults.POINTS.index("ingest.read") :])
+@pytest.mark.timeout(120)
+def test_a_kill_at_each_step_of_storing_a_batch_loses_and_repeats_nothing(bare_box, point):
+    # Not at the start of the server, which syncs too: only once the file is there.
+    armed = bare_box.folder / "armed"
+    bare_box.env["DATACAT_FAULT"] = f"crash:{point}:1:{armed}"
+    bare_box.start_server()
+    del bare_box.env["DATACAT_FAULT"]
+    code = (
+        "import datacat, sys\n"
+        "session = datacat.create_session(sys.argv[1], product='armed', version='1.0')\n"
+        "n = 0\n"
+        "for line in sys.stdin:\n"
+        "    for _ in range(50):\n        session.log_event('tick', data={'n': n}); n += 1\n"
+        "    session.flush(5); print(n, flush=True)\n"
+        "session.end()\n"
+    )
+    app = bare_box.app(code, stdin=-1, stdout=-1)
+    for turn in range(4):
+        if turn == 1:
+            armed.touch()
+        app.stdin.write(b"\n")
+        app.stdin.flush()
+        if turn == 1:
+            bare_box.server.wait(20)
+            assert bare_box.server.returncode == -signal.SIGKILL
+            assert not armed.exists()
+            bare_box.start_server()
+        app.stdout.readline()
+    app.communicate()
+    session = bare_box.ended("armed", 60)
+    assert event_numbers(session) == list(range(200))
+    assert session["counts"]["acknowledged"] == session["counts"]["written"]

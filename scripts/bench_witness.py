@@ -156,9 +156,8 @@ def main() -> None:
         word = "holds" if holds else "FAILS"
         print(f"{word}  {found['own_percent']} % of a watched app's CPU is datacat's, at most {MOST_PERCENT} %")
         # Two processes never lie alike in memory: the difference between pairs is larger than what is looked for.
-        print(
-            f"       beside one that is not watched: {found['more_cpu_percent']} % more; by pair {found['of_each_pair']}"
-        )
+        print(f"       it takes {found['more_cpu_percent']} % more than one that is not watched")
+        print(f"       by pair: {found['of_each_pair']}")
         print(f"       its daemon takes {found['daemon_percent_of_a_core']} % of a core meanwhile")
     if options.check and not holds:
         sys.exit(1)

@@ -21,20 +21,23 @@ class Living(Protocol):
 
 _lock = threading.RLock()
 _sessions: dict[str, Living] = {}
-_ready = False
+_ready_in = 0
+"""The process in which the end of the interpreter is noticed."""
 _last: list[Callable[[], None]] = []
 _in_child: list[Callable[[], None]] = []
 
 
 def add(session: Living) -> None:
     """Register a session; with the first one of the process also what happens at fork and exit."""
-    global _ready
+    global _ready_in
     with _lock:
         _sessions[session.id] = session
-        first, _ready = not _ready, True
-    if first:
-        if hasattr(os, "register_at_fork"):
-            os.register_at_fork(after_in_child=_forked)
+        before, _ready_in = _ready_in, os.getpid()
+    if not before and hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_forked)
+    if before != _ready_in:
+        # A child of multiprocessing forgets what its parent had registered (Python 3.13).
+        atexit.unregister(_at_exit)
         atexit.register(_at_exit)
 
 

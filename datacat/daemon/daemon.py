@@ -42,7 +42,7 @@ SCAN_INTERVAL_S = 60.0
 CLOSED_S = 60.0
 """A session that said end() while its process goes on is put away after so long."""
 HURRY_TICK_S = 0.5
-_UNWATCHED_TICK_S = 1.0
+_UNWATCHED_TICK_S = 0.5
 
 
 class Daemon:

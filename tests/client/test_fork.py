@@ -1,7 +1,9 @@
 import os
 
 import pytest
-from client_helpers import run_app, sessions, written
+from client_helpers import meta, run_app, sessions, written
+
+from datacat.wire.records import Closing
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="capability: no fork here")
 
@@ -119,3 +121,23 @@ with context.Pool(2) as pool:
         tmp_path,
     )
     assert app.stdout == "55\n", app.stderr
+
+
+def test_a_child_of_multiprocessing_with_a_session_of_its_own_tells_its_end(tmp_path):
+    app = run_app(
+        """
+        import atexit, multiprocessing, os, datacat
+        def work():
+            atexit._clear()  # as a child of Python 3.13 begins, and ends
+            datacat.create_session(product="worker", version="1", state_dir=os.environ["STATE"])
+            atexit._run_exitfuncs()
+        session = datacat.create_session(product="master", version="1", state_dir=os.environ["STATE"])
+        worker = multiprocessing.get_context("fork").Process(target=work)
+        worker.start(); worker.join()
+        print(worker.exitcode)
+        """,
+        tmp_path,
+    )
+    assert app.stdout == "0\n", app.stderr
+    ends = {meta(folder).product: type(written(folder)[-1]) for folder in sessions(tmp_path)}
+    assert ends == {"master": Closing, "worker": Closing}

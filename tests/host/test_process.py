@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from types import SimpleNamespace
 
 import pytest
@@ -110,6 +111,37 @@ def test_how_a_strangers_process_ended_is_known_after_it_was_reaped(stranger, co
     say("reap")
     assert watching.wait(10.0) == expected
     watching.close()
+
+
+def test_how_a_process_ended_is_known_however_its_reaping_and_our_look_fall_together():
+    if not tells_status_after_reaping():
+        pytest.skip("capability: this kernel's pidfd does not tell the exit status")
+    for number in range(60):
+        process = subprocess.Popen(["/bin/sh", "-c", "read line; exit 5"], stdin=subprocess.PIPE)
+        watching = watch(target_of(process))
+        reaper = threading.Thread(target=process.wait)
+        reaper.start()
+        if number % 2:
+            process.kill()
+        process.stdin.close()
+        seen = watching.wait(10.0)
+        reaper.join()
+        watching.close()
+        assert seen.known
+        assert (seen.signal, seen.code) == ((9, None) if number % 2 else (None, 5))
+
+
+def test_a_process_that_is_being_reaped_is_waited_for_and_one_that_nobody_reaps_is_not(child):
+    if not tells_status_after_reaping():
+        pytest.skip("capability: this kernel's pidfd does not tell the exit status")
+    target = target_of(child)
+    # A root without /proc stands for one whose status may not be read there.
+    blind = PidfdWatch(target, os.pidfd_open(child.pid), root="/nonexistent")
+    child.kill()
+    assert blind.wait(10.0) == UNKNOWN_EXIT
+    child.wait()
+    assert blind.wait(0.0) == Exit(None, 9, core=False, known=True)
+    blind.close()
 
 
 def tells_status_after_reaping():

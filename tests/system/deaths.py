@@ -25,6 +25,8 @@ from datacat.wire.routes import OPEN_STATUSES
 
 BEGIN = """
 import asyncio, datacat, os, signal, sys, threading
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell in the background hands down that it is ignored
+signal.signal(signal.SIGQUIT, signal.SIG_DFL)
 session = datacat.create_session("http://127.0.0.1:9", product="deaths", version="1.0", state_dir=sys.argv[1],
                                  settings={"linger_seconds": 0, "daemon_port": 0})
 session.update_state({"page": 3})

@@ -17,6 +17,7 @@ from datacat.wire.records import Event, Verdict
 
 BEGIN = """
 import datacat, os, signal, sys, threading
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell in the background hands down that it is ignored
 def begin(**more):
     return datacat.create_session("http://127.0.0.1:9", product="trapped", version="1.0", settings={
         "linger_seconds": 0, "daemon_port": 0, "batch_interval_seconds": 0.2, **more})

@@ -48,6 +48,19 @@ def receive(environ: dict[str, Any], limit: int = MAX_BATCH_BYTES) -> bytes:
     return body
 
 
+def plain_size(body: bytes, encoding: str, limit: int) -> int:
+    """Return how many bytes the body has at most without its encoding, as far as it says so; else limit."""
+    if encoding in ("", "identity"):
+        return len(body)
+    if encoding == "zstd":
+        try:
+            told = zstandard.frame_content_size(body)
+        except zstandard.ZstdError:
+            return len(body)
+        return min(told, limit) if told >= 0 else limit
+    return min(limit, len(body) * 1100)  # deflate's best is 1032 to 1
+
+
 def decompress(body: bytes, encoding: str, limit: int) -> bytes:
     """Return body without its content encoding; at most limit bytes are ever produced. Raises: as read()."""
     match encoding.strip().lower():

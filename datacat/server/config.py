@@ -16,6 +16,8 @@ from datacat.server import rules
 from datacat.server.settings import Setting, names, number, setting, switch, text, whole, word
 
 ENVIRONMENT_PREFIX = "DATACAT_"
+FORMS = ("text", "json", "off")
+"""Of the log of requests."""
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -158,6 +160,14 @@ class Config:
         word(LOG_LEVELS),
         f"one of {', '.join(LOG_LEVELS)}",
         "How much the server tells about itself.",
+        live=True,
+    )
+    request_log: str = setting(
+        "text",
+        word(FORMS),
+        f"one of {', '.join(FORMS)}",
+        "How each request is logged: a line of text, a JSON object, or not at all. A line has id, method, route, "
+        "status, time in ms, bytes of the answer and address; never a path, a query, a body or a key.",
         live=True,
     )
     log_file: str = setting(

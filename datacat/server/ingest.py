@@ -15,6 +15,7 @@ from datacat.server.checking import checked
 from datacat.server.gate import Gate
 from datacat.server.leases import Leases
 from datacat.server.own import OwnStream, line_of
+from datacat.server.pressure import Pressure
 from datacat.server.principal import Principal, check_writes
 from datacat.server.problems import Refusal, problem, problem_of
 from datacat.server.pulse import ROUTE
@@ -23,11 +24,15 @@ from datacat.store import Batch, Head
 from datacat.store.fold import opening
 from datacat.wire import ids, routes
 from datacat.wire.lines import Packed
-from datacat.wire.records import MAX_BATCH_BYTES
+from datacat.wire.records import MAX_BATCH_BYTES, Close, Closing, Gap, Open, Verdict
 
 StartResponse: TypeAlias = Callable[[str, list[tuple[str, str]]], object]
 
 PATH = re.compile(r"/api/sessions/([^/]+)/(batches|acked)")
+PRIORITY_HEADER = "HTTP_DATACAT_PRIORITY"
+"""A sender says `Datacat-Priority: first` of a batch that others should wait for."""
+_URGENT = frozenset({Open, Gap, Closing, Close, Verdict})
+_MAX_URGENT = 200
 DAEMON_HEADER = "HTTP_DATACAT_DAEMON"
 """A batch with the header Datacat-Daemon renews the lease of that daemon."""
 _PARAMETERS = ("stream", "from", "to", "crc", "end_crc", "records", "pending")
@@ -38,11 +43,12 @@ _MAX_OFFSET = 2**63
 class Ingest:
     """The WSGI application for batches and acked. Any thread; durable once it answers 200."""
 
-    def __init__(self, own: OwnStream, leases: Leases, gate: Gate) -> None:
+    def __init__(self, own: OwnStream, leases: Leases, gate: Gate, pressure: Pressure) -> None:
         self._own = own
         self._store = own.store
         self._leases = leases
         self._gate = gate
+        self._pressure = pressure
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         """Answer a request whose path matches PATH."""
@@ -101,11 +107,26 @@ class Ingest:
         known = before.streams.get(stream) if before else None
         if known and end <= known.acked:
             return self._stored(known.acked)
+        body = bodies.receive(request.environ, MAX_BATCH_BYTES)
+        encoding = bodies.encoding_of(request.environ)
+        with self._pressure.unpacked(bodies.plain_size(body, encoding, MAX_BATCH_BYTES)):
+            plain = bodies.decompress(body, encoding, MAX_BATCH_BYTES)
+            found = checked(plain, body if encoding == "zstd" else None)
+            return self._store_batch(session_id, request, before, stream, (start, end), found)
+
+    def _store_batch(
+        self,
+        session_id: str,
+        request: Request,
+        before: Head | None,
+        stream: str,
+        span: tuple[int, int],
+        found: Packed,
+    ) -> Answer:
         batch = Batch(
             stream,
-            _records(request.environ),
-            start,
-            end,
+            found,
+            *span,
             _optional_number(request, "crc"),
             _optional_number(request, "end_crc"),
             _optional_number(request, "records"),
@@ -113,9 +134,11 @@ class Ingest:
         )
         if before is None and batch.lines and (opened := opening(batch.lines[0].record)) is not None:
             check_writes(request.principal, opened.product)
-        faults.at("ingest.read")
-        after = self._store.append(session_id, batch, received_us=self._own.clock_us())
-        faults.at("ingest.stored")
+        urgent = before is None or request.environ.get(PRIORITY_HEADER) == "first" or is_urgent(found)
+        with self._pressure.storing(is_urgent=urgent):
+            faults.at("ingest.read")
+            after = self._store.append(session_id, batch, received_us=self._own.clock_us())
+            faults.at("ingest.stored")
         if before and before.by == "server" and before.status in ("hung", "suspended", "abnormal"):
             self._welcome(before, after)
         return self._stored(after.streams[stream].acked if stream in after.streams else 0)
@@ -151,11 +174,9 @@ class Ingest:
         return as_answer(told._replace(members={**told.members, **members}))
 
 
-def _records(environ: dict[str, Any]) -> Packed:
-    """Return the lines of the body. Raises: Refusal."""
-    body = bodies.receive(environ, MAX_BATCH_BYTES)
-    encoding = bodies.encoding_of(environ)
-    return checked(bodies.decompress(body, encoding, MAX_BATCH_BYTES), body if encoding == "zstd" else None)
+def is_urgent(found: Packed) -> bool:
+    """Return whether a batch opens, ends or judges a session; in a large one that is not looked for."""
+    return len(found) <= _MAX_URGENT and not _URGENT.isdisjoint(map(type, found.records))
 
 
 def _stream(request: Request) -> str:

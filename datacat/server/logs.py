@@ -60,10 +60,18 @@ def is_journal(environ: Mapping[str, str], fd: int) -> bool:
 
 
 def _with_time() -> logging.Formatter:
-    return logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+    return _Bare("%(asctime)s %(levelname)s %(name)s: %(message)s")
 
 
-class _Priorities(logging.Formatter):
+class _Bare(logging.Formatter):
+    """A message that is JSON stands alone in its line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the message, with what goes before it unless it is bare."""
+        return record.getMessage() if getattr(record, "bare", False) else super().format(record)
+
+
+class _Priorities(_Bare):
     """The journal knows the time and the process; it takes the priority from the beginning of each line."""
 
     def __init__(self) -> None:

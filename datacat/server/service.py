@@ -20,6 +20,7 @@ from datacat import host
 from datacat.errors import Busy, ConfigError, HostError
 from datacat.host.usage import usage
 from datacat.server import faults, httpd, ingest, listen, plugins, router, watchdog
+from datacat.server.access import Access
 from datacat.server.alerting import INTERVAL_S, Alerts
 from datacat.server.api import Api
 from datacat.server.audit import Audit
@@ -32,6 +33,7 @@ from datacat.server.keys import KeyFile, Ring
 from datacat.server.leases import Leases
 from datacat.server.notify import Notifier, Rate, how_it_goes
 from datacat.server.own import OwnStream, now_us
+from datacat.server.pressure import Pressure
 from datacat.server.pulse import STEP_S, Pulse, own_usage
 from datacat.server.query.ground import Ground
 from datacat.server.query.serve import query_routes
@@ -84,13 +86,12 @@ class Service:
             lambda: self.leases.connected(now_us(), self.live.now.lease_s),
         )
         alerts = Alerts(Ground(store), self.live, self._audit, folder, is_sealed=not listen.is_reachable(sock))
-        self.site = faults.arm(
-            environ,
-            site(self.live, self.own, self.leases, lambda: self._draining, doors, self._audit, self.pulse, alerts),
-        )
+        access = Access(lambda: self.live.now.request_log)
+        inner = site(self.live, self.own, self.leases, lambda: self._draining, doors, self._audit, self.pulse, alerts)
+        self.site = access.around(faults.arm(environ, inner))
         limits = httpd.Limits(config.threads, config.max_connections)
         self._tls = secure
-        self._http = httpd.Server(sock, self.site, limits, secure, self.site)
+        self._http = httpd.Server(sock, self.site, limits, secure, self.site, access.refused)
         table = [*jobs(self.own, self.leases, self.live, now_us()), Job("pulse", STEP_S, self.pulse.sample)]
         table.append(Job("alerts", INTERVAL_S, alerts.step))
         self._workers = [_worker(job, self.pulse) for job in table]
@@ -250,7 +251,7 @@ def site(
         *query_routes(ground, own.clock_us),
     ]
     app = router.application(router.Router(table, doors))
-    batches = ingest.Ingest(own, leases, doors)
+    batches = ingest.Ingest(own, leases, doors, Pressure(live.now.threads))
 
     def serve(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         def start(status: str, headers: list[tuple[str, str]], *more: Any) -> Any:

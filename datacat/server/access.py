@@ -1,0 +1,105 @@
+"""One line for each request: id, route, status, time, bytes; never a path, a query, a body or a key."""
+
+import itertools
+import logging
+import secrets
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import msgspec
+
+from datacat.server.pulse import ROUTE
+
+_log = logging.getLogger("datacat.requests")
+
+REQUEST_ID = "X-Request-Id"
+"""Every answer of an application has it; a client that names it can be found in the log."""
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+Application = Callable[[dict[str, Any], Any], Iterable[bytes]]
+
+
+class Access:
+    """Writes the lines. Any thread; form() is one of config.FORMS as it is set now."""
+
+    def __init__(self, form: Callable[[], str]) -> None:
+        self._form = form
+        self._prefix = secrets.token_hex(3)
+        self._number = itertools.count(1)
+
+    def around(self, app: Application) -> Application:
+        """Return the application with every request logged once, when its answer is complete."""
+
+        def serve(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+            began = time.perf_counter()
+            request_id = f"{self._prefix}-{next(self._number):x}"
+            told: list[int] = []
+
+            def start(status: str, headers: list[tuple[str, str]], *more: Any) -> Any:
+                told[:] = [int(status[:3])]
+                return start_response(status, [*headers, (REQUEST_ID, request_id)], *more)
+
+            answered = app(environ, start)
+            if self._form() == "off":
+                return answered
+
+            def done(size: int) -> None:
+                method = environ.get("REQUEST_METHOD", "")
+                self._write(
+                    {
+                        "id": request_id,
+                        "method": method if method in _METHODS else "other",
+                        "route": environ.get(ROUTE, ["other"])[0],
+                        "status": told[0] if told else 500,
+                        "ms": round((time.perf_counter() - began) * 1000, 3),
+                        "bytes": size,
+                        "client": environ.get("REMOTE_ADDR", ""),
+                    }
+                )
+
+            if isinstance(answered, list):
+                done(sum(map(len, answered)))
+                return answered
+            return _Counted(answered, done)
+
+        return serve
+
+    def refused(self, status: int, address: str) -> None:
+        """Write the line of a request that the HTTP server answered itself."""
+        if self._form() != "off":
+            request_id = f"{self._prefix}-{next(self._number):x}"
+            self._write({"id": request_id, "method": "other", "route": "none", "status": status, "client": address})
+
+    def _write(self, told: dict[str, Any]) -> None:
+        if self._form() == "json":
+            now = time.time()
+            stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now % 1 * 1e6):06d}Z"
+            _log.info("%s", msgspec.json.encode({"timestamp": stamp, **told}).decode(), extra={"bare": True})
+        else:
+            _log.info("%s", " ".join([f"{name}={value}" for name, value in told.items()]))
+
+
+class _Counted:
+    """An answer that is made while it is sent; done is told its size, once, however it ends."""
+
+    def __init__(self, answered: Iterable[bytes], done: Callable[[int], None]) -> None:
+        self._answered = answered
+        self._done: Callable[[int], None] | None = done
+        self._size = 0
+
+    def __iter__(self) -> Iterator[bytes]:
+        for part in self._answered:
+            self._size += len(part)
+            yield part
+
+    def close(self) -> None:
+        """Let go of the answer; the server calls it in any case."""
+        try:
+            close = getattr(self._answered, "close", None)
+            if close is not None:
+                close()
+        finally:
+            done, self._done = self._done, None
+            if done is not None:
+                done(self._size)

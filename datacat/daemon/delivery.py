@@ -224,7 +224,7 @@ class Delivery:
             self.meta.id, source.id, start, piece.end, crc, end_crc, records=piece.records, pending=pending
         )
         answer = self.uplink.post_batch(path, body, urgent=self.last or start == 0)
-        self.uplink.sent_at_s = time.monotonic()
+        self.uplink.batches += 1
         acked = answer.get("acked")
         if not isinstance(acked, int) or acked <= start:
             raise UplinkError(f"{self.uplink.url} answered a batch with acked={acked!r}")

@@ -176,6 +176,7 @@ class Shipping:
         waits = name not in self._fresh and now - self._shipped_s.get(name, 0.0) < UPKEEP_S
         if not waits:
             self._reached[name] = False
+        batches = uplink.batches
         try:
             if not waits and uplink.backoff.ready(now) and delivery.backoff.ready(now):
                 self._register(uplink)
@@ -192,6 +193,8 @@ class Shipping:
         except JournalError as error:
             delivery.backoff.failed(self._clock())
             self._say(name, error, loud=True)
+        if uplink.batches > batches:
+            uplink.sent_at_s = now
         try:
             delivery.trim()
             acked, unacked = delivery.acked(), delivery.unacked_bytes()

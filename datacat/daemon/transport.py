@@ -27,11 +27,11 @@ class Trust(NamedTuple):
     ca_file: str = ""
 
     def key(self) -> str:
-        """Return the key; empty when there is none. Raises: ConfigError when its file cannot be read."""
+        """Return the key (of its file the first line), or an empty text. Raises: ConfigError when the file is not read."""
         if self.api_key or not self.api_key_file:
             return self.api_key
         try:
-            return Path(self.api_key_file).read_text("utf-8").strip()
+            return Path(self.api_key_file).read_text("utf-8").strip().partition("\n")[0].strip()
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError("api_key_file", self.api_key_file, f"a readable file with one key ({error})") from error
 

@@ -28,6 +28,8 @@ LATE_S = 0.5
 """A tick later than this means that the machine stood still, not the app (a busy machine is late by less)."""
 ASLEEP_S = 1.0
 """Shorter sleeps are not worth a transition."""
+STUTTER_S = 0.2
+"""A standstill of the machine from this length on is left out of a silence, when it is too short to be late by."""
 PAUSED_S = 3.0
 """A standstill of the whole machine that its clocks did not tell is a suspension from this length on."""
 SHORTEST_LOOK_S, LONGEST_LOOK_S, LOOK_PART = 0.1, 5.0, 0.05
@@ -98,6 +100,9 @@ def step(watch: Watch, look: Look) -> Step:
     if look.gaps.slept_s > ASLEEP_S or look.gaps.late_s > LATE_S or look.gaps.paused_s > LATE_S:
         lost_ns = watch.lost_ns + int(look.gaps.paused_s * 1e9) if watch.status == "hung" else 0
         watch = watch._replace(judged_from_ns=look.now_ns, slow_beat_ns=0, lost_ns=lost_ns)
+    elif look.gaps.paused_s > STUTTER_S:
+        judged_from_ns = silent_from_ns(watch, look.beat) + int(look.gaps.paused_s * 1e9)
+        watch = watch._replace(judged_from_ns=min(judged_from_ns, look.now_ns))
     if look.held:
         if watch.status != "suspended":
             records += _hang_over(watch, look)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from datacat.daemon.watch import Gaps, Look, Watch, deadline_ns, hang_s, step
+from datacat.daemon.watch import Gaps, Look, Watch, again_ns, deadline_ns, hang_s, points_s, step
 from datacat.wire.layout import Beat
 from datacat.wire.records import Event, Verdict
 
@@ -117,3 +117,89 @@ def test_the_deadline_is_the_moment_of_the_hang():
     watch = Watch(judged_from_ns=130 * S)
     assert step(watch, look(189.9, beat)).records == []
     assert any(isinstance(record, Verdict) for record in step(watch, look(190.1, beat)).records)
+
+
+def steady(second, **kwargs):
+    return beat_at(second, **kwargs)._replace(steady=True)
+
+
+def test_slow_is_told_when_it_is_over_with_its_length_and_not_before():
+    slow = step(Watch(), look(106, steady(100), slow_s=5))
+    assert slow.records == []
+    assert again_ns(slow.watch, steady(100), 106 * S) == 106 * S + 300_000_000
+    over = step(slow.watch, look(112, steady(111), slow_s=5))
+    (event,) = over.records
+    assert (event.name, event.level, event.t) == ("application_slow", "warning", START_US + 111 * US)
+    assert event.data == {"duration_s": 11.0}
+    assert step(over.watch, look(113, steady(112), slow_s=5)).records == []
+
+
+def test_slow_that_becomes_a_hang_is_only_a_hang():
+    slow = step(Watch(), look(106, steady(100), slow_s=5))
+    hung = step(slow.watch, look(161, steady(100), slow_s=5))
+    over = step(hung.watch, look(170, steady(169), slow_s=5))
+    assert said(hung.records) == ["application_appears_hung", "hung"]
+    assert said(over.records) == ["application_recovered", "active"]
+    assert step(over.watch, look(171, steady(170), slow_s=5)).records == []
+
+
+@pytest.mark.parametrize(
+    ("held", "gaps"), [("stopped", {}), ("frozen", {}), ("", {"slept_s": 30}), ("", {"late_s": 2})]
+)
+def test_slow_that_was_no_fault_of_the_app_is_not_told(held, gaps):
+    slow = step(Watch(), look(106, steady(100), slow_s=5))
+    other = step(slow.watch, look(110, steady(100), slow_s=5, held=held, **gaps))
+    over = step(other.watch, look(112, steady(111), slow_s=5))
+    assert "application_slow" not in said(slow.records + other.records + over.records)
+
+
+def test_without_a_slow_level_nobody_is_slow():
+    quiet = step(Watch(), look(150, steady(100)))
+    assert step(quiet.watch, look(151, steady(150))).records == []
+
+
+def test_an_app_that_beats_itself_is_called_slow_once_for_its_own_rhythm():
+    watch, told = Watch(), []
+    for second in range(0, 600, 10):  # a beat every 10 s, looked at every second
+        for after in range(1, 10):
+            moved = step(watch, look(100 + second + after, beat_at(100 + second), slow_s=5))
+            watch = moved.watch
+            told += said(moved.records)
+    assert told == ["application_slow"]
+    assert points_s(watch, beat_at(100), 60, 5) == (20, 58, 59, 60)
+    assert points_s(watch, steady(100), 60, 5) == (5, 58, 59, 60)
+
+
+def test_a_standstill_that_no_clock_told_is_a_suspension():
+    still = step(Watch(), look(200, beat_at(100), late_s=95, paused_s=95))
+    assert said(still.records) == ["application_suspended", "suspended", "application_resumed", "active"]
+    assert still.records[0].data == {"reason": "standstill"}
+    assert still.records[2].data == {"duration_s": 95.0}
+    assert step(still.watch, look(259, beat_at(100))).records == []
+
+
+def test_a_short_standstill_is_left_out_of_a_silence():
+    short = step(Watch(), look(102.2, beat_at(100, timeout_s=2), paused_s=0.4))
+    assert short.records == []
+    assert step(short.watch, look(102.39, beat_at(100, timeout_s=2))).records == []
+    assert step(short.watch, look(102.41, beat_at(100, timeout_s=2))).hung
+
+
+def test_when_the_app_beat_meanwhile_only_the_daemon_stood_still():
+    assert step(Watch(), look(200, beat_at(150), late_s=95, paused_s=95)).records == []
+
+
+def test_a_standstill_does_not_count_as_time_hung():
+    hung = step(Watch(), look(161, beat_at(100)))
+    still = step(hung.watch, look(561, beat_at(100), late_s=400, paused_s=400))
+    assert hang_s(still.watch, 561 * S) == 61.0
+    over = step(still.watch, look(562, beat_at(562)))
+    assert over.records[-1].hang_s == 62.0
+
+
+def test_who_is_slow_or_hung_is_looked_at_more_often_the_shorter_it_lasts():
+    hung = step(Watch(), look(103, beat_at(100, timeout_s=2))).watch
+    assert again_ns(hung, beat_at(100), 103 * S) == 103 * S + 150_000_000
+    assert again_ns(hung, beat_at(100), 1103 * S) == 1108 * S
+    assert again_ns(hung, beat_at(100), 101 * S) == 101 * S + 100_000_000
+    assert again_ns(Watch(), beat_at(100), 103 * S) is None

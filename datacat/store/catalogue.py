@@ -13,6 +13,8 @@ from datacat.wire.records import METRIC_TYPES
 
 MAX_NAMES = 1000
 """Of one kind and product; what comes beyond counts as OTHER."""
+_MAX_PLACES = 20_000
+_UNLISTED = ("status", "hang")
 KINDS = (*METRIC_TYPES, "event", "category", "group", "exception", "tag")
 
 Key: TypeAlias = tuple[str, str, str]
@@ -34,7 +36,8 @@ class Entry:
     """One name. kind is one of KINDS; a tag's name is its whole text ("room:kitchen").
 
     count is samples (of metrics) or events, since the name was first seen; sessions how many logged it (exact up to
-    128, about 3 % wrong beyond). unit, last, min and max are those of metrics. Times are Unix us, those of the records.
+    128, about 3 % wrong beyond). unit, last, min and max are those of metrics. Times are Unix us; first_seen is the
+    beginning of the minute.
     """
 
     product: str
@@ -51,11 +54,13 @@ class Entry:
 
 
 class Listing:
-    """What was seen of one name; packs to a list (fields in the order of __slots__, the sessions as bytes)."""
+    """What was seen of one name; packs to a list (in the order of _FIELDS, the sessions as bytes)."""
 
-    __slots__ = ("count", "first_seen", "last", "last_seen", "last_t", "max", "min", "sessions", "unit")
+    _FIELDS = ("count", "first_seen", "last", "last_seen", "last_t", "max", "min", "sessions", "unit")
+    __slots__ = ("_session", *_FIELDS)
 
     def __init__(self) -> None:
+        self._session = -1
         self.count = 0
         self.first_seen = 0
         self.last: float | None = None
@@ -66,13 +71,15 @@ class Listing:
         self.sessions = Distinct()
         self.unit: str | None = None
 
-    def add(self, count: int, first: int, newest: int, session: int) -> None:
-        """Count something that a session, told by its hash, did from first to newest (us)."""
+    def add(self, count: int, minute_us: int, newest: int, session: int) -> None:
+        """Count something that a session, told by its hash, did in a minute, the last time at newest (us)."""
         self.count += count
-        self.sessions.add(session)
+        if session != self._session:
+            self.sessions.add(session)
+            self._session = session
         self.last_seen = max(self.last_seen, newest)
-        if not self.first_seen or first < self.first_seen:
-            self.first_seen = first
+        if minute_us < self.first_seen or not self.first_seen:
+            self.first_seen = minute_us
 
     def add_values(self, low: float, high: float, last: float, last_t: int) -> None:
         """Take in what is known of a metric's values."""
@@ -85,13 +92,13 @@ class Listing:
 
     def pack(self) -> list[Any]:
         """Return all of it as what MessagePack has."""
-        return [self.sessions.pack() if name == "sessions" else getattr(self, name) for name in self.__slots__]
+        return [self.sessions.pack() if name == "sessions" else getattr(self, name) for name in self._FIELDS]
 
     @classmethod
     def unpack(cls, packed: list[Any]) -> "Listing":
         """Return what pack() wrote."""
         made = cls()
-        for name, value in zip(cls.__slots__, packed, strict=True):
+        for name, value in zip(cls._FIELDS, packed, strict=True):
             setattr(made, name, Distinct.unpack(value) if name == "sessions" else value)
         return made
 
@@ -102,31 +109,28 @@ class Catalogue:
     def __init__(self) -> None:
         self.listings: dict[Key, Listing] = {}
         self._sizes: dict[tuple[str, str], int] = {}
+        self._places: dict[tuple[str, str, str, tuple[str, ...]], list[Listing]] = {}
 
     def add(self, delta: Delta, session: int) -> None:
         """Take in a delta of the session with that hash."""
-        product, units = delta.product, delta.units
+        product, units, places = delta.product, delta.units, self._places
         newest = 0
         for minute, kind, name, tags, cell in delta.rows:
-            if kind in ("status", "hang"):
+            if kind in _UNLISTED:
                 continue
-            first = max(minute * MINUTE_US, min(cell.last_t, minute * MINUTE_US + MINUTE_US))
-            newest = max(newest, cell.last_t)
-            listing = self._listing(product, kind, name)
-            listing.add(cell.count, first, cell.last_t, session)
-            if kind == "event":
-                for tag in tags:
-                    what, _, text = tag.partition(":")
-                    if what != "level":
-                        self._listing(product, what, text).add(cell.count, first, cell.last_t, session)
-                continue
-            listing.add_values(cell.min, cell.max, cell.last, cell.last_t)
-            if name in units:
-                listing.unit = units[name]
-            for tag in tags:
-                self._listing(product, "tag", tag).add(cell.count, first, cell.last_t, session)
+            count, last_t, minute_us = cell.count, cell.last_t, minute * MINUTE_US
+            newest = max(newest, last_t)
+            found = places.get((product, kind, name, tags))
+            if found is None:
+                found = self._place(product, kind, name, tags)
+            for listing in found:
+                listing.add(count, minute_us, last_t, session)
+            if kind != "event":
+                found[0].add_values(cell.min, cell.max, cell.last, last_t)
+                if name in units:
+                    found[0].unit = units[name]
         for group, count in delta.groups.items():
-            self._listing(product, "group", group).add(count, newest, newest, session)
+            self._listing(product, "group", group).add(count, newest - newest % MINUTE_US, newest, session)
 
     def entries(self, query: CatalogueQuery) -> list[Entry]:
         """Return what query asks for, by product, kind and name."""
@@ -152,6 +156,8 @@ class Catalogue:
         for key in old:
             del self.listings[key]
             self._sizes[key[:2]] -= 1
+        if old:
+            self._places.clear()
         return bool(old)
 
     def fill(self, listings: Iterable[tuple[Key, Listing]]) -> None:
@@ -159,6 +165,18 @@ class Catalogue:
         for key, listing in listings:
             self.listings[key] = listing
             self._sizes[key[:2]] = self._sizes.get(key[:2], 0) + 1
+
+    def _place(self, product: str, kind: str, name: str, tags: tuple[str, ...]) -> list[Listing]:
+        """Return every listing that a row counts in, that of its name first; remember them for the next time."""
+        found = [self._listing(product, kind, name)]
+        for tag in tags:
+            what, _, text = tag.partition(":") if kind == "event" else ("tag", "", tag)
+            if what != "level":
+                found.append(self._listing(product, what, text))
+        if len(self._places) >= _MAX_PLACES:
+            self._places.clear()
+        self._places[product, kind, name, tags] = found
+        return found
 
     def _listing(self, product: str, kind: str, name: str) -> Listing:
         key = (product, kind, name)

@@ -17,6 +17,7 @@ An end that is corrected later (crashed, then the app's own end) counts once: th
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from itertools import pairwise
 from operator import attrgetter
 from typing import Any, TypeAlias
@@ -58,33 +59,35 @@ class Delta(msgspec.Struct, array_like=True, gc=False):
 
 _event_key = attrgetter("name", "level", "category", "exception_type")
 _time = attrgetter("t")
+_group = attrgetter("group")
+_unit = attrgetter("unit")
+_value = attrgetter("value")
+_metadata = attrgetter("metadata")
+_count = attrgetter("count")
+_NUMBERS = (int, float)
 
 
 def roll_up(
     before: Head,
-    records: Iterable[Record],
+    records: Sequence[Record],
     transitions: Sequence[Transition],
     hang_ends: Sequence[HangEnd],
     received_us: int,
 ) -> Delta:
     """Return the delta of one batch of the session whose head before it is given, with what fold() says it did."""
     rows: list[Row] = []
-    events: list[Event] = []
-    metrics: list[Metric] = []
-    for record in records:
-        if isinstance(record, Event):
-            events.append(record)
-        elif isinstance(record, Metric):
-            metrics.append(record)
+    types = set(map(type, records))
+    events: Sequence[Any] = _of(records, types, Event)
+    metrics: Sequence[Any] = _of(records, types, Metric)
     delta = Delta(before.product, before.version, rows)
     if events:
         _roll_events(events, rows)
-        groups = [event.group for event in events if event.group]
-        if groups:
-            delta.groups = dict(Counter(groups))
+        if any(map(_group, events)):
+            delta.groups = dict(Counter(filter(None, map(_group, events))))
     if metrics:
         _roll_metrics(metrics, rows)
-        delta.units = {metric.name: metric.unit for metric in metrics if metric.unit}
+        if any(map(_unit, metrics)):
+            delta.units = {metric.name: metric.unit for metric in metrics if metric.unit}
     if transitions:
         _roll_transitions(before, transitions, rows)
     for hang in hang_ends:
@@ -113,12 +116,21 @@ def from_old_rows(product: str, version: str, rows: Iterable[Sequence[Any]]) -> 
     return Delta(product, version, new)
 
 
-def _roll_events(events: list[Event], rows: list[Row]) -> None:
+def _of(records: Sequence[Record], types: set[type], wanted: type) -> Sequence[Record]:
+    """Return the records of one type (or made from it), of which types has all."""
+    found = [one for one in types if issubclass(one, wanted)]
+    if len(found) == len(types):
+        return records
+    return [record for record in records if isinstance(record, wanted)] if found else ()
+
+
+def _roll_events(events: Sequence[Event], rows: list[Row]) -> None:
     times = list(map(_time, events))
     keys = list(map(_event_key, events))
-    low, high = min(times), max(times)
+    ordered = sorted(times)
+    low, high = ordered[0], ordered[-1]
     if low // MINUTE_US == high // MINUTE_US:
-        _count_events(low // MINUTE_US, keys, times, rows)
+        _count_events(low // MINUTE_US, keys, times, rows, in_order=ordered == times)
         return
     by_minute: dict[int, tuple[list[Any], list[int]]] = {}
     for key, t in zip(keys, times, strict=True):
@@ -126,29 +138,34 @@ def _roll_events(events: list[Event], rows: list[Row]) -> None:
         part[0].append(key)
         part[1].append(t)
     for minute, (part_keys, part_times) in by_minute.items():
-        _count_events(minute, part_keys, part_times, rows)
+        _count_events(minute, part_keys, part_times, rows, in_order=ordered == times)
 
 
-def _count_events(minute: int, keys: list[Any], times: list[int], rows: list[Row]) -> None:
+def _count_events(minute: int, keys: list[Any], times: list[int], rows: list[Row], *, in_order: bool) -> None:
     counts = Counter(keys)
-    if len(counts) == 1:
-        newest = {keys[0]: max(times)}
-    elif all(map(int.__le__, times, times[1:])):
-        newest = dict(zip(keys, times, strict=True))
-    else:
-        newest = {}
-        for key, t in zip(keys, times, strict=True):
-            if t > newest.get(key, -1):
-                newest[key] = t
+    newest: dict[Any, int] = {}
+    # From the end, nearly always only a few have to be looked at.
+    for key, t in zip(reversed(keys), reversed(times), strict=True):
+        if t > newest.get(key, -1):
+            newest[key] = t
+        if in_order and len(newest) == len(counts):
+            break
     for key, count in counts.items():
         name, level, category, exception = key
-        tags = [f"category:{category or level}"[:MAX_TAG_CHARS], f"level:{level}"]
-        if exception:
-            tags.insert(1, f"exception:{exception}"[:MAX_TAG_CHARS])
-        rows.append((minute, "event", name, tuple(tags), Cell(count, 0, 0, 0, 0, newest[key])))
+        rows.append(
+            (minute, "event", name, _event_tags(level, category, exception), Cell(count, 0, 0, 0, 0, newest[key]))
+        )
 
 
-def _roll_metrics(metrics: list[Metric], rows: list[Row]) -> None:
+@lru_cache(maxsize=4096)
+def _event_tags(level: str, category: str | None, exception: str | None) -> tuple[str, ...]:
+    tags = [f"category:{category or level}"[:MAX_TAG_CHARS], f"level:{level}"]
+    if exception:
+        tags.insert(1, f"exception:{exception}"[:MAX_TAG_CHARS])
+    return tuple(tags)
+
+
+def _roll_metrics(metrics: Sequence[Metric], rows: list[Row]) -> None:
     series: dict[tuple[int, str, str, tuple[str, ...]], list[Metric]] = {}
     for metric in metrics:
         tags = metric.tags
@@ -167,15 +184,21 @@ def _tags(tags: list[str]) -> tuple[str, ...]:
 
 
 def _cell(kind: str, metrics: list[Metric]) -> Cell:
-    plain = [metric for metric in metrics if not metric.metadata and (not metric.count or kind != "timer")]
-    if len(plain) == len(metrics):
-        cell = _plain_cell(kind, plain)
+    if not any(map(_metadata, metrics)) and not (kind == "timer" and any(map(_count, metrics))):
+        cell = _plain_cell(kind, metrics)
     else:
+        plain = [metric for metric in metrics if not metric.metadata and not (metric.count and kind == "timer")]
         merged = [metric for metric in metrics if metric.metadata or (metric.count and kind == "timer")]
-        cell = _plain_cell(kind, plain) if plain else _merged_cell(kind, merged.pop())
-        for metric in merged:
-            cell.merge(_merged_cell(kind, metric))
-    cell.sum = _finite(cell.sum)
+        if kind == "gauge":
+            cell = _merged_gauges(merged)
+        else:
+            cell = _merged_cell(kind, merged[0])
+            for metric in merged[1:]:
+                cell.merge(_merged_cell(kind, metric))
+        if plain:
+            cell.merge(_plain_cell(kind, plain))
+    if type(cell.sum) is not float or not math.isfinite(cell.sum):
+        cell.sum = _finite(cell.sum)
     return cell
 
 
@@ -186,15 +209,43 @@ def _plain_cell(kind: str, metrics: list[Metric]) -> Cell:
         total = low = high = last = newest.value
         last_t = newest.t
     else:
-        values = [metric.value for metric in metrics]
+        values = list(map(_value, metrics))
         total, low, high = sum(values), min(values), max(values)
-        last_t, last = max([(metric.t, metric.value) for metric in metrics])
+        last_t, last = max(zip(map(_time, metrics), values, strict=True))
     if kind == "counter":
         return Cell(len(values), total, low, high, last, last_t)
     if kind == "histogram":
         counts = sketch.bucket_counts(DEFAULT_BOUNDS, [(value, 1) for value in values])
         return Cell(len(values), total, low, high, last, last_t, None, [(DEFAULT_BOUNDS, counts)])
     return Cell(len(values), total, low, high, last, last_t, sketch.bins_of(values, low))
+
+
+def _merged_gauges(metrics: list[Metric]) -> Cell:
+    """Return what _merged_cell() of each would give when merged; gauges come in many such points, one a second."""
+    samples, total = 0, 0.0
+    lows: list[float] = []
+    highs: list[float] = []
+    parts: list[tuple[float, int]] = []
+    for metric in metrics:
+        about = metric.metadata or {}
+        value, count = metric.value, about.get("count")
+        if type(count) is not int or not 1 <= count < 2**53:
+            count, whole, low, high = 1, value, value, value
+        else:
+            mean: Any = about.get("mean")
+            low, high = about.get("min", value), about.get("max", value)
+            whole = (mean if type(mean) in _NUMBERS else value) * count
+            low = low if type(low) in _NUMBERS else value
+            high = high if type(high) in _NUMBERS else value
+            if low > high:
+                low, high = high, low
+        samples += count
+        total += whole
+        lows.append(low)
+        highs.append(high)
+        parts += sketch.spread(count, whole, low, high)
+    last_t, last = max([(metric.t, metric.value) for metric in metrics])
+    return Cell(samples, total, min(lows), max(highs), last, last_t, sketch.bins_of_spread(parts))
 
 
 def _measured(value: float, t: int) -> Cell:
@@ -259,7 +310,7 @@ def _plain(value: Any) -> float:
 
 def _number(about: dict[str, Any], name: str, otherwise: float) -> float:
     value = about.get(name)
-    return value if isinstance(value, (int, float)) and not isinstance(value, bool) else otherwise
+    return value if isinstance(value, _NUMBERS) and not isinstance(value, bool) else otherwise
 
 
 def _finite(total: float) -> float:

@@ -93,7 +93,7 @@ def bins_of_spread(parts: Iterable[tuple[float, int]]) -> dict[int, int]:
     """Return the bins of weighted values."""
     bins: dict[int, int] = {}
     for value, count in parts:
-        number = bin_of(value)
+        number = math.ceil(math.log(value) * _PER_LOG) + _BIAS if value > 0 else bin_of(value)
         bins[number] = bins.get(number, 0) + count
     return bins
 

@@ -217,6 +217,10 @@ metrics = st.lists(
         value=st.integers(-1000, 1000),
         type=st.sampled_from(["gauge", "counter", "histogram", "timer"]),
         tags=st.none() | st.lists(st.sampled_from(["x:1", "x:2", "y"]), max_size=2),
+        metadata=st.none()
+        | st.fixed_dictionaries(
+            {}, optional={name: st.none() | st.integers(-9, 9) for name in ("count", "min", "max", "mean", "sum")}
+        ),
     ),
     max_size=30,
 )

@@ -247,7 +247,7 @@ def site(
         *KeyApi(doors.ring, audit, own.clock_us).routes(),
         *(alerts.routes() if alerts else ()),
         *Health(own.store, is_draining).routes(),
-        *Site(ground, own.clock_us).routes(),
+        *Site(ground, own.clock_us, leases=leases, live=live, ring=doors.ring).routes(),
         *query_routes(ground, own.clock_us),
     ]
     app = router.application(router.Router(table, doors))

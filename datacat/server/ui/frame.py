@@ -16,7 +16,7 @@ from datacat.server.query.shape import Result
 from datacat.server.query.table import TABLE
 from datacat.server.router import Answer, Request
 from datacat.server.ui.assets import Assets
-from datacat.server.ui.words import FILTERS
+from datacat.server.ui.words import FILTERS, written
 
 PLACES = (
     ("/", "Overview"),
@@ -53,7 +53,7 @@ class Templates:
         )
         self._environment.filters.update(FILTERS)
         self._environment.globals.update(
-            asset=assets.address, release=__version__, places=PLACES, signed_in=False, token=""
+            asset=assets.address, release=__version__, places=PLACES, written=written, signed_in=False, token=""
         )
 
     def page(self, template: str, place: str, **values: Any) -> Answer:
@@ -99,3 +99,8 @@ class Asker:
 def asker(ground: Ground, request: Request, clock_us: Callable[[], int]) -> Asker:
     """Return who asks for this request."""
     return Asker(ground, clock_us(), frozenset(scope(request.principal)))
+
+
+def parameters_of(path: str) -> tuple[str, ...]:
+    """Return the names of the parameters of an endpoint."""
+    return tuple(parameter.name for parameter in _ENDPOINTS[path].parameters)

@@ -1,35 +1,32 @@
-"""The list of sessions: filters of the API, sorted by a column, in pages, with a histogram of when they started."""
+"""The list of sessions: filters of the query layer, sorted by a column, in pages, with a histogram of their starts."""
 
-from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
-from datacat.errors import Deleted, NotFound, WireError
 from datacat.server import filters
-from datacat.server.principal import check_seen, narrow
-from datacat.server.query import spans
+from datacat.server.query.shape import Result
 from datacat.server.router import Request
-from datacat.server.ui.frame import Asker
-from datacat.server.ui.words import US, rfc, why
-from datacat.store import Head, Page, Query, Store
-from datacat.wire import ids
+from datacat.server.ui.frame import Asker, parameters_of
+from datacat.server.ui.words import reason
+from datacat.wire import times
 from datacat.wire.records import MAX_T_US
-from datacat.wire.routes import END_REASONS, OPEN_STATUSES, STATUS_CODES
+from datacat.wire.routes import OPEN_STATUSES, STATUS_CODES
 
 ROWS = 50
-PARAMETERS = filters.SESSIONS
-REASONS = tuple(reason for reasons in END_REASONS.values() for reason in reasons)
+PARAMETERS = tuple(name for name in parameters_of("sessions") if name not in ("format", "limit"))
 STATUSES = tuple(STATUS_CODES)
 SPANS = (("-1h", "1 hour"), ("-24h", "24 hours"), ("-7d", "7 days"), ("-30d", "30 days"), ("", "all"))
+DEFAULT_SORT = "-started_at"
+_TEXTS = ("status", "product", "version", "crash_title", "hostname")
 _DEFAULT_CHART = "-14d"
-_IN_CHART = ("product", "version", "status", "hostname", "machine", "environment", "end_reason", "daemon", "has", "q")
-"""Conditions that heads alone can tell; the histogram knows no others."""
+_NOT_IN_CHART = ("state", "state_ever", "event")
+"""Conditions that need the records of a session; the histogram is made from heads."""
 _MS = 1000
+_AHEAD_US = 24 * 3600 * 1_000_000
 
 
 class Column(NamedTuple):
-    """A column of the table: its heading, the field to sort by (empty: it cannot be), its class."""
+    """A column of the table: its heading, the field to sort by, its class."""
 
     name: str
     field: str
@@ -40,50 +37,34 @@ COLUMNS = (
     Column("Status", "status"),
     Column("Product", "product"),
     Column("Version", "version"),
-    Column("Started", "created_at"),
-    Column("Ended", "ended_at", "wide-only"),
-    Column("Why", "end_reason"),
+    Column("Started", "started_at"),
+    Column("Lasted", "duration_seconds", "number"),
+    Column("Why", "crash_title"),
     Column("Hung for", "hang_seconds", "number"),
-    Column("Errors", "", "number"),
+    Column("Events", "events", "number wide-only"),
+    Column("Errors", "errors", "number"),
     Column("Host", "hostname", "wide-only"),
 )
 
 
-def with_times(request: Request, now_us: int) -> Request:
-    """Return the request with its times absolute: a link may say -24h, which stays true."""
-    query = dict(request.query)
-    for name in ("from", "to"):
-        text = request.one(name)
-        if text:
-            query[name] = [str(spans.time_of(text, now_us))]
-    return replace(request, query=query)
+def found(asker: Asker, request: Request) -> Result:
+    """Return the sessions of this page. Raises: Refusal 400."""
+    return asker.result(
+        "sessions", _asked(asker, request) | {"sort": request.one("sort") or DEFAULT_SORT, "limit": ROWS}
+    )
 
 
-def asked(request: Request, now_us: int) -> Query:
-    """Return the query that a page's address asks. Raises: Refusal 400."""
-    return narrow(filters.sessions(with_times(request, now_us), limit=ROWS), request.principal)
+def _asked(asker: Asker, request: Request) -> dict[str, Any]:
+    """Return the conditions of the page; without a span it is of all times, also of clocks that are ahead of ours."""
+    chosen = {name: values for name, values in request.query.items() if name in PARAMETERS and any(values)}
+    return {"from": "0", "to": str(asker.now_us + _AHEAD_US), "at": "start", **chosen}
 
 
-def rows(page: Page, now_us: int) -> list[dict[str, Any]]:
-    """Return the rows of the table."""
-    return [row(head, now_us) for head in page.heads]
-
-
-def row(head: Head, now_us: int) -> dict[str, Any]:
+def shown_row(row: dict[str, Any]) -> dict[str, Any]:
     """Return what the table shows of a session."""
-    return {
-        "id": head.id,
-        "status": head.status,
-        "product": head.product,
-        "version": head.version,
-        "created_at": rfc(head.created_at),
-        "ended_at": rfc(head.ended_at),
-        "seconds": ((head.ended_at or now_us) - head.created_at) / US,
-        "why": "" if head.status in OPEN_STATUSES else (head.crash.title if head.crash else why(head)),
-        "hang_seconds": head.hang_seconds,
-        "hostname": head.hostname or "",
-        "errors": head.counts.get("errors", 0),
-    }
+    is_open = row["status"] in OPEN_STATUSES
+    why = "" if is_open else row["crash_title"] or reason(row["end_reason"], row["end_detail"])
+    return {**row, "open": is_open, "why": why}
 
 
 def link(request: Request, **changes: str) -> str:
@@ -95,29 +76,31 @@ def link(request: Request, **changes: str) -> str:
     return "/sessions" + ("?" + urlencode(pairs) if pairs else "")
 
 
-def headings(request: Request, query: Query) -> list[dict[str, str]]:
+def headings(request: Request) -> list[dict[str, str]]:
     """Return the headings of the table with the links that sort by them."""
-    field, descending = query.sort.removeprefix("-"), query.sort.startswith("-")
-    found = []
+    sort = request.one("sort") or DEFAULT_SORT
+    field, descending = sort.removeprefix("-"), sort.startswith("-")
+    rows = []
     for column in COLUMNS:
-        chosen = column.field == field and column.field != ""
-        # Texts begin with A, times and lengths with the newest and the longest.
-        first = "" if column.field in ("product", "version", "hostname", "status", "end_reason") else "-"
-        sort = ("" if descending else "-") + column.field if chosen else first + column.field
-        found.append(
+        chosen = column.field == field
+        # Texts begin with A, times and numbers with the newest and the biggest.
+        first = "" if column.field in _TEXTS else "-"
+        sign = ("" if descending else "-") if chosen else first
+        rows.append(
             {
                 "name": column.name,
                 "kind": column.kind,
-                "href": link(request, sort=sort) if column.field else "",
+                "href": link(request, sort=sign + column.field),
                 "sorted": ("descending" if descending else "ascending") if chosen else "",
             }
         )
-    return found
+    return rows
 
 
 def chips(request: Request) -> list[dict[str, str]]:
     """Return the conditions that the form has no field for, each with the link that takes it away."""
-    shown = ("environment", "end_reason", "hostname", "machine", "daemon", "state", "state_ever", "event", "has", "at")
+    shown = ("environment", "end_reason", "hostname", "machine", "daemon", "platform", "signature",
+             "state", "state_ever", "event", "has", "at")  # fmt: skip
     return [
         {"name": name.replace("_", " "), "value": value, "href": link(request, **{name: ""})}
         for name in shown
@@ -128,43 +111,40 @@ def chips(request: Request) -> list[dict[str, str]]:
 
 def chart(asker: Asker, request: Request) -> dict[str, Any]:
     """Return the histogram: columns of times in s, of started, crashed and hung sessions, and what it leaves out."""
-    chosen: Mapping[str, Any] = {name: request.query[name] for name in _IN_CHART if any(request.query.get(name, ()))}
+    known = parameters_of("sessions/timeseries")
+    chosen = {name: values for name, values in request.query.items() if name in known and any(values)}
     result = asker.result(
         "sessions/timeseries",
-        {
-            **chosen,
-            "from": request.one("from") or _DEFAULT_CHART,
-            "to": request.one("to"),
-            "measures": "started,crashed,hung",
-            "max_points": 90,
-        },
+        {"from": _DEFAULT_CHART, **chosen, "measures": "started,crashed,hung", "max_points": 90},
     )
     series = [[point["time"] / _MS for point in result.rows]]
     series += [[point[name] for point in result.rows] for name in ("started", "crashed", "hung")]
-    left_out = [name for name in ("state", "state_ever", "event") if any(request.query.get(name, ()))]
+    left_out = [name for name in _NOT_IN_CHART if any(request.query.get(name, ()))]
     return {"series": series, "interval_s": result.meta["interval_ms"] / _MS, "left_out": left_out}
 
 
-def live_link(request: Request, newest_us: int, shown: list[str]) -> str:
-    """Return the address that tells how these sessions go on, and what is newer than newest_us."""
-    return link(request, newest=str(newest_us), shown=",".join(shown)).replace("/sessions?", "/sessions/live?", 1)
+def live_link(request: Request, rows: list[dict[str, Any]], now_us: int) -> str:
+    """Return the address that tells how these sessions go on, and what began after the newest of them."""
+    newest_us = max((times.to_us(row["started_at"]) for row in rows), default=now_us)
+    shown = ",".join(row["id"] for row in rows)
+    return link(request, newest=str(newest_us), shown=shown).replace("/sessions?", "/sessions/live?", 1)
 
 
-def fresh(store: Store, request: Request, now_us: int) -> Page:
+def fresh(asker: Asker, request: Request) -> Result:
     """Return sessions that would be in the list and began after the newest one that is shown."""
-    query = asked(request, now_us)
-    newest_us = filters.count_of(request, "newest", now_us, 0, MAX_T_US)
-    since = max(newest_us + 1, query.from_us or 0)
-    return store.heads(replace(query, from_us=since, at="start", sort="-created_at", cursor="", limit=99, budget_s=0.2))
+    newest_us = filters.count_of(request, "newest", asker.now_us, 0, MAX_T_US)
+    asked = _asked(asker, request) | {"at": "start", "from": str(newest_us + 1), "cursor": "", "sort": DEFAULT_SORT}
+    return asker.result("sessions", asked | {"limit": 99})
 
 
-def shown(store: Store, request: Request, now_us: int) -> list[dict[str, Any]]:
+def going_on(asker: Asker, request: Request) -> list[dict[str, Any]]:
     """Return the rows of the sessions that the page shows, as they are now."""
-    found = []
-    for session_id in filters.items(request, "shown")[:ROWS]:
-        try:
-            head = check_seen(request.principal, store.head(ids.session_id(session_id)))
-        except (NotFound, Deleted, WireError):
-            continue
-        found.append(row(head, now_us))
-    return found
+    shown = filters.items(request, "shown")[:ROWS]
+    if not shown:
+        return []
+    return [
+        shown_row(row)
+        for row in asker.ask(
+            "sessions", from_="0", to=str(asker.now_us + _AHEAD_US), session=",".join(shown), limit=ROWS
+        )
+    ]

@@ -5,11 +5,14 @@ from typing import Any
 
 from datacat.errors import NotFound, WireError
 from datacat.server import filters, views
+from datacat.server.config import Live
+from datacat.server.keys import Ring
+from datacat.server.leases import Leases
 from datacat.server.principal import check_seen
 from datacat.server.problems import Refusal
 from datacat.server.query.ground import Ground
 from datacat.server.router import Answer, Request, Route, as_json
-from datacat.server.ui import overview, session, sessions
+from datacat.server.ui import failures, operation, overview, releases, session, sessions
 from datacat.server.ui.assets import Assets
 from datacat.server.ui.frame import Templates, asker
 from datacat.server.ui.words import US, sentence
@@ -19,14 +22,18 @@ from datacat.wire.records import LEVELS, MAX_T_US
 from datacat.wire.routes import OPEN_STATUSES
 
 NEWEST_GROUPS = 8
+_GROUPS = ("product", "span", "sort")
 
 
 class Site:
     """The handlers. Any thread."""
 
-    def __init__(self, ground: Ground, clock_us: Callable[[], int]) -> None:
+    def __init__(self, ground: Ground, clock_us: Callable[[], int], *, leases: Leases, live: Live, ring: Ring) -> None:
         self._ground = ground
         self._clock_us = clock_us
+        self._leases = leases
+        self._live = live
+        self._ring = ring
         self._assets = Assets()
         self._templates = Templates(self._assets)
 
@@ -42,6 +49,14 @@ class Site:
             Route("GET", "/sessions/{id}/headline", self.headline, "read"),
             Route("GET", "/sessions/{id}/timeline", self.timeline, "read"),
             Route("GET", "/sessions/{id}/moment", self.moment, "read", ("at", "since")),
+            Route("GET", "/crashes", self.crashes, "read", _GROUPS),
+            Route("GET", "/hangs", self.hangs, "read", _GROUPS),
+            Route("GET", "/crashes/{signature}", self.crash_group, "read"),
+            Route("GET", "/hangs/{signature}", self.hang_group, "read"),
+            Route("GET", "/releases", self.releases, "read", ("product", "span", "compare")),
+            Route("GET", "/machines", self.machines, "read"),
+            Route("GET", "/service", self.service, "read"),
+            Route("GET", "/service/pulse", self.service_pulse, "read"),
             Route("GET", "/sessions/{id}/event", self.event, "read", ("at", "name")),
         ]
 
@@ -50,7 +65,8 @@ class Site:
         asks = asker(self._ground, request, self._clock_us)
         span = filters.word("span", request.one("span", overview.DEFAULT_SPAN), tuple(dict(overview.SPANS)))
         return self._templates.page(
-            "overview.html", "/", now=overview.now(asks), cards=overview.cards(asks, span), groups=[],
+            "overview.html", "/", now=overview.now(asks), cards=overview.cards(asks, span),
+            groups=asks.ask("crashes", from_=f"-{span}", sort="-first_seen_at", limit=NEWEST_GROUPS),
             spans=overview.SPANS, span=span,
         )  # fmt: skip
 
@@ -61,9 +77,7 @@ class Site:
     def sessions(self, request: Request) -> Answer:
         """GET /sessions: the list."""
         asks = asker(self._ground, request, self._clock_us)
-        query = sessions.asked(request, asks.now_us)
-        page = self._ground.store.heads(query)
-        rows = sessions.rows(page, asks.now_us)
+        found = sessions.found(asks, request)
         chart = sessions.chart(asks, request)
         shown = {name: ",".join(filters.items(request, name)) for name in ("product", "version", "status")}
         hidden = [
@@ -73,7 +87,6 @@ class Site:
             for value in values
             if value
         ]
-        newest = max((head.created_at for head in page.heads), default=asks.now_us)
         return self._templates.page(
             "sessions.html",
             "/sessions",
@@ -91,25 +104,25 @@ class Site:
             chart=chart,
             points=list(zip(*chart["series"], strict=True)),
             base=sessions.link(request),
-            live=sessions.live_link(request, newest, [head.id for head in page.heads]),
-            page=page,
-            rows=rows,
-            headings=sessions.headings(request, query),
-            next_href=sessions.link(request, cursor=page.next_cursor) if page.next_cursor else "",
-            first_href=sessions.link(request) if query.cursor else "",
+            live=sessions.live_link(request, found.rows, asks.now_us),
+            truncated=found.meta.get("truncated", False),
+            rows=[sessions.shown_row(row) for row in found.rows],
+            headings=sessions.headings(request),
+            next_href=sessions.link(request, cursor=found.next_cursor) if found.next_cursor else "",
+            first_href=sessions.link(request) if request.one("cursor") else "",
             size=sessions.ROWS,
         )
 
     def sessions_live(self, request: Request) -> Answer:
         """GET /sessions/live: how the sessions that are shown go on, and how many new ones there are."""
-        now_us = self._clock_us()
-        fresh = sessions.fresh(self._ground.store, request, now_us)
+        asks = asker(self._ground, request, self._clock_us)
+        fresh = sessions.fresh(asks, request)
         return self._templates.part(
             "sessions_live.html",
-            fresh=len(fresh.heads),
+            fresh=len(fresh.rows),
             more=bool(fresh.next_cursor),
             href=sessions.link(request, newest="", shown=""),
-            rows=sessions.shown(self._ground.store, request, now_us),
+            rows=sessions.going_on(asks, request),
         )
 
     def session(self, request: Request) -> Answer:
@@ -156,6 +169,78 @@ class Site:
         if row is None:
             raise Refusal(404, "there is no such event")
         return self._templates.part("session_event.html", event=views.row_of(row))
+
+    def crashes(self, request: Request) -> Answer:
+        """GET /crashes: groups of crashes."""
+        return self._groups(request, "crashes")
+
+    def hangs(self, request: Request) -> Answer:
+        """GET /hangs: groups of hangs."""
+        return self._groups(request, "hangs")
+
+    def crash_group(self, request: Request) -> Answer:
+        """GET /crashes/{signature}: one group."""
+        return self._group(request, "crashes")
+
+    def hang_group(self, request: Request) -> Answer:
+        """GET /hangs/{signature}: one group."""
+        return self._group(request, "hangs")
+
+    def _groups(self, request: Request, kind: str) -> Answer:
+        asks = asker(self._ground, request, self._clock_us)
+        span = filters.word("span", request.one("span", failures.DEFAULT_SPAN), tuple(dict(failures.SPANS)))
+        sort = filters.word("sort", request.one("sort", failures.SORTS[0][0]), tuple(dict(failures.SORTS)))
+        product = request.one("product")
+        return self._templates.page(
+            "groups.html", "/crashes", kind=kind, span=span, sort=sort, product=product,
+            products=releases.products(asks), spans=failures.SPANS, sorts=failures.SORTS,
+            groups=failures.groups(asks, kind, span, sort, releases.literal(product)),
+        )  # fmt: skip
+
+    def _group(self, request: Request, kind: str) -> Answer:
+        asks = asker(self._ground, request, self._clock_us)
+        found = failures.group(asks, self._ground.store, kind, releases.literal(request.path["signature"]))
+        if found is None:
+            raise Refusal(404, "there is no such group, or all its sessions have been deleted")
+        return self._templates.page("group.html", "/crashes", kind=kind, group=found, suspects=[])
+
+    def releases(self, request: Request) -> Answer:
+        """GET /releases: the versions of a product side by side."""
+        asks = asker(self._ground, request, self._clock_us)
+        span = filters.word("span", request.one("span", releases.DEFAULT_SPAN), tuple(dict(releases.SPANS)))
+        names = releases.products(asks)
+        product = request.one("product") or (names[0] if names else "")
+        chosen = request.query.get("compare", [])
+        rows = releases.versions(asks, product, span) if product else []
+        # The older one first, whatever the order of the boxes.
+        chosen = [row["version"] for row in reversed(rows) if row["version"] in chosen]
+        compared = releases.compare(rows, chosen)
+        return self._templates.page(
+            "releases.html", "/releases", product=product, products=names, span=span, spans=releases.SPANS, rows=rows,
+            chosen=chosen, compared=compared, adoption=releases.adoption(asks, product, span) if rows else None,
+            metrics=releases.metrics(asks, product, span, chosen) if compared else [],
+        )  # fmt: skip
+
+    def machines(self, request: Request) -> Answer:
+        """GET /machines: who reports."""
+        asks = asker(self._ground, request, self._clock_us)
+        rows = operation.machines(asks, self._leases, self._live.now.lease_s)
+        return self._templates.page("machines.html", "/machines", machines=rows)
+
+    def service(self, request: Request) -> Answer:
+        """GET /service: how datacat itself is."""
+        asks = asker(self._ground, request, self._clock_us)
+        may_manage = "admin" in request.principal.rights or not self._ring
+        return self._templates.page(
+            "service.html", "/service", pulse=operation.pulse(asks), store=self._ground.store.stats(),
+            retention_days=self._live.now.retention_days, keys=self._ring.keys if may_manage else None,
+        )  # fmt: skip
+
+    def service_pulse(self, request: Request) -> Answer:
+        """GET /service/pulse: its numbers now."""
+        return self._templates.part(
+            "service_pulse.html", pulse=operation.pulse(asker(self._ground, request, self._clock_us))
+        )
 
     def _head(self, request: Request) -> Head:
         """Return the session of the path. Raises: NotFound, Deleted."""

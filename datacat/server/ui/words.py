@@ -85,6 +85,11 @@ def pretty(value: object) -> str:
     return msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
 
 
+def reason(end_reason: str | None, detail: str | None) -> str:
+    """Return why a session ended, when no more is at hand than these two."""
+    return ": ".join(filter(None, ((end_reason or "").replace("_", " "), detail)))
+
+
 def why(head: Head) -> str:
     """Return why a session ended, in a few words."""
     reason = (head.end_reason or "").replace("_", " ")
@@ -137,6 +142,13 @@ def _hangs(head: Head, hangs_now: bool) -> str:
         return ""
     often = "once" if times == 1 else f"{times} times"
     return f"; hung {often} for {duration(head.hang_seconds)} before"
+
+
+def written(value: float | None, form: str) -> str:
+    """Return a number in the form that is named: percent, duration, bytes or count."""
+    if value is None:
+        return NOTHING
+    return str(FILTERS[form](int(value) if form == "bytes" else value))
 
 
 FILTERS: dict[str, Any] = {

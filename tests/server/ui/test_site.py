@@ -6,7 +6,7 @@ import pytest
 from fleet import seed
 
 EVIL = "<script>alert(1)</script>\"'&"
-PLACES = ("/", "/sessions")
+PLACES = ("/", "/sessions", "/crashes", "/hangs", "/releases", "/machines", "/service")
 
 
 def addresses(page):
@@ -21,10 +21,19 @@ def test_values_are_text_and_never_markup(server):
     server.post(f"/api/sessions/{session_id}/crash", json={"reason": EVIL})
     server.now_us += 1_000_000
     own = f"/sessions/{session_id}"
-    for path in (*PLACES, own, f"{own}/moment", f"{own}/headline", "/sessions?q=%3Cscript%3Ealert(1)%3C/script%3E"):
+    for path in (
+        "/",
+        "/sessions",
+        "/releases",
+        own,
+        f"{own}/moment",
+        f"{own}/headline",
+        "/sessions?q=%3Cscript%3Ealert(1)%3C/script%3E",
+    ):
         page = server.get(path)
         assert page.status == 200, path
         assert b"<script>" not in page.body
+        assert b"\"'&" not in page.body
         assert b"&lt;script&gt;" in page.body, path
 
 
@@ -152,3 +161,40 @@ def test_a_moment_shows_the_state_of_then_and_what_changed(server):
 def test_a_page_of_an_unknown_session_is_not_found(server):
     assert server.get("/sessions/nonsense").status == 404
     assert server.get("/sessions/01890a5d-ac96-774b-bcce-000000000000").status == 404
+
+
+def test_groups_have_pages_with_a_stack_sessions_and_versions(server):
+    assert b"Nothing crashed in this span" in server.get("/crashes").body
+    fleet = seed(server.store, server.now_us, long_events=0)
+    for kind in ("crashes", "hangs"):
+        listed = server.get(f"/{kind}?sort=-last_seen_at").body.decode()
+        signatures = re.findall(rf'href="/{kind}/(\w+)"', listed)
+        rows = server.get(f"/api/query/{'crashes' if kind == 'crashes' else 'hangs/groups'}?from=-30d").json["rows"]
+        assert set(signatures) == {row["signature"] for row in rows}
+        for signature in signatures:
+            assert server.get(f"/{kind}/{signature}").status == 200
+    page = server.get(f"/crashes/{server.store.head(fleet.first('signal')).crash.signature}").body.decode()
+    assert 'class="own"' in page
+    assert 'class="library"' in page
+    assert server.get("/crashes/nothing").status == 404
+    assert server.get("/crashes?span=1y").status == 400
+
+
+def test_releases_are_compared_two_at_a_time(server):
+    seed(server.store, server.now_us, long_events=0)
+    page = server.get("/releases?product=editor&compare=2.4.0&compare=2.3.1").body.decode()
+    assert "2.3.1 against 2.4.0" in page
+    row = {r["version"]: r for r in server.get("/api/query/summary?from=-30d&by=version&product=editor").json["rows"]}
+    assert f"{row['2.4.0']['crash_free_rate'] * 100:.1f} %" in page
+    assert "export.duration" in page
+    assert "Mark exactly two versions" in server.get("/releases?product=editor&compare=2.4.0").body.decode()
+
+
+def test_machines_show_their_daemons_and_the_service_its_own_health(server):
+    server.session(machine_id="m" * 32, hostname="desk")
+    server.post("/api/daemons", json={"id": "d1", "machine_id": "m" * 32, "pid": 77, "version": "0.1.0"})
+    server.now_us += 1_000_000
+    page = server.get("/machines").body.decode()
+    assert "connected" in page
+    assert "pid 77" in page
+    assert "Memory of the server" in server.get("/service").body.decode()

@@ -1,0 +1,64 @@
+"""Crashes and hangs in groups: what fails, since which version, on how many machines, and what they have in common."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from datacat.errors import Deleted, NotFound
+from datacat.server.ui import session
+from datacat.server.ui.frame import Asker
+from datacat.store import Store
+
+KINDS = {"crashes": "crashes", "hangs": "hangs/groups"}
+"""The two pages and the queries that they show."""
+SPANS = (("24h", "24 hours"), ("7d", "7 days"), ("30d", "30 days"), ("90d", "90 days"))
+DEFAULT_SPAN = "30d"
+_BUCKETS = {"24h": "1h", "7d": "6h", "30d": "1d", "90d": "7d"}
+SORTS = (("-count", "most often"), ("-last_seen_at", "last seen"), ("-first_seen_at", "newest"))
+GROUPS = 60
+SESSIONS = 20
+
+
+def groups(asker: Asker, kind: str, span: str, sort: str, product: str) -> list[dict[str, Any]]:
+    """Return the groups of a span, each with a small chart of when it happened."""
+    found = asker.ask(KINDS[kind], from_=f"-{span}", sort=sort, product=product, limit=GROUPS)
+    return [{**row, "chart": chart(asker, kind, row, span)} for row in found]
+
+
+def chart(asker: Asker, kind: str, row: Mapping[str, Any], span: str) -> list[tuple[int, int]]:
+    """Return (how often, how often) for each bucket: in the small chart every bar is one of failures."""
+    asked = {"from_": f"-{span}", "interval": _BUCKETS[span], "signature": row["signature"]}
+    if kind == "hangs":
+        points = [point["count"] for point in asker.ask("hangs/timeseries", measures="count", **asked)]
+    else:
+        series = asker.ask("sessions/timeseries", measures="crashed", attribute="event", **asked)
+        points = [point["crashed"] for point in series]
+    return [(count, count) for count in points]
+
+
+def group(asker: Asker, store: Store, kind: str, signature: str) -> dict[str, Any] | None:
+    """Return one group with its newest sessions and an example's stack; None when there is no such group."""
+    asked = {"from_": "0", "signature": signature}
+    found = asker.ask(KINDS[kind], limit=1, **asked)
+    if not found:
+        return None
+    row = found[0]
+    sessions = asker.ask("sessions", sort="-started_at", limit=SESSIONS, **asked)
+    versions = asker.ask("summary", by="version", sort="-first_seen_at", limit=50, **asked)
+    return {
+        **row,
+        "chart": chart(asker, kind, row, "90d"),
+        "newest": sessions,
+        "by_version": versions,
+        "hosts": asker.ask("values/{dim}", dim="hostname", limit=10, **asked),
+        "stack": _stack(store, row["example_session"], kind),
+    }
+
+
+def _stack(store: Store, session_id: str, kind: str) -> dict[str, Any] | None:
+    """Return the stack of the group's example, when it has one."""
+    try:
+        found = session.stacks(store, store.head(session_id))
+    except (NotFound, Deleted):
+        return None
+    wanted = ("hang",) if kind == "hangs" else ("crash", "exception")
+    return next((stack for stack in found if stack["kind"] in wanted), None)

@@ -15,6 +15,7 @@ from datacat.store.fleet import Fleet
 from datacat.store.fold import Head
 from datacat.store.pages import DEFAULT_AGES, Ages
 from datacat.store.rollup_query import RollupQuery, Rollups
+from datacat.store.summary import Summary
 from datacat.wire.lines import Line
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "Rollups",
     "Row",
     "Store",
+    "Summary",
     "open_store",
 ]
 
@@ -154,15 +156,21 @@ class Store(Protocol):
     def heads(self, query: Query) -> Page:
         """Return one page of heads. Raises: WireError when the cursor or the sort field is not one of ours."""
 
-    def scan(self, query: Query) -> Iterator[Head]:
+    def scan(self, query: Query) -> Iterator[Summary]:
         """Yield what is in memory of every session that passes the query's conditions on heads, oldest first.
 
-        What is yielded has at least the scalar attributes of a Head (head() gives the whole one). Conditions on states
+        A Summary has every attribute of a Head; those that are seldom asked for cost more. Conditions on states
         and records, sort, limit, cursor and budget_s play no part. Sessions that come or go meanwhile are seen or not.
         """
 
     def records(self, session_id: str, query: RecordQuery) -> Iterator[Row]:
         """Yield the records that match, in order. Raises: NotFound, Deleted."""
+
+    def snapshot(self, session_id: str, query: RecordQuery) -> tuple[dict[str, Any] | None, Iterator[Row]]:
+        """Return a whole state and the matching records since then, oldest first, to tell the state before query.to_us.
+
+        None: no such state is known, and the records are all that match. Raises: NotFound, Deleted.
+        """
 
     def rollups(self, query: RollupQuery) -> Rollups:
         """Return aggregates of metrics, events, changes of status and hangs, merged over sessions.
@@ -177,11 +185,18 @@ class Store(Protocol):
     def open_heads(self) -> list[Head]:
         """Return the heads of every session that has not ended, for the sweep."""
 
-    def drop(self, session_id: str) -> None:
-        """Delete a session and leave a tombstone. Raises: NotFound, Deleted."""
+    def drop(self, session_id: str, *, at_once: bool = True) -> None:
+        """Delete a session and leave a tombstone; nobody sees the session any more.
+
+        What it took on disk is overwritten by the next tend() that has nothing more to do; with at_once False not
+        before most of what lies around it is deleted too, which writes far less. Raises: NotFound, Deleted.
+        """
 
     def tend(self, budget_s: float) -> bool:
-        """Free some disk space that deleted sessions took, within the budget; True when there is more to do."""
+        """Put the store in order for about that time: few large entries, no space for what was deleted.
+
+        Returns whether there is more to do. Raises: StoreError.
+        """
 
     def check(self) -> None:
         """Raise StoreError when the store cannot take writes."""

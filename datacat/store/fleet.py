@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 from datacat.store.fold import Head
-from datacat.store.shelf import Shelf, facts_of
+from datacat.store.shelf import Facts, Shelf, facts_of
 
 MAX_WAITING = 2000
 """Changes that wait for the next reader; beyond, the writer that comes with one more puts them in order itself."""
@@ -35,19 +35,20 @@ class Fleet:
 
     def load(self, heads: Iterable[Head]) -> None:
         """Take in the heads of sessions that were not known before; faster than one by one."""
-        rows: dict[tuple[str, str], list[Head]] = {}
+        rows: dict[tuple[str, str], list[Facts]] = {}
         for head in heads:
-            rows.setdefault((head.product, head.version), []).append(head)
+            # Heads are large, and there are many: none is kept longer than this.
+            rows.setdefault((head.product, head.version), []).append(facts_of(head))
+            self._hear((head.product, head.version), head.last_seen)
         with self._lock:
             self._drain()
             for key, some in rows.items():
-                self._hear(key, max(head.last_seen for head in some))
                 known = self._shelves.get(key)
                 if known is None:
-                    self._shelves[key] = Shelf(map(facts_of, some))
+                    self._shelves[key] = Shelf(some)
                     continue
-                for head in some:
-                    known.add(facts_of(head))
+                for row in some:
+                    known.add(row)
             self.generation += 1
 
     def note(self, old: Head | None, new: Head | None) -> None:

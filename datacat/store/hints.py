@@ -1,6 +1,6 @@
 """Hints: what a start needs to know of a segment, beside it, so that it need not be read whole. Never trusted blindly.
 
-    <store>/hints/<number>-<salt>    MAGIC, CRC-32 of the rest (big endian), the struct Hint in MessagePack
+    <store>/hints/<segment>    MAGIC, CRC-32 of the rest (big endian), the struct Hint in MessagePack
 
 A hint tells of the first size bytes of its segment, all of them durable and sound when it was made. It is ignored when
 it is not whole, when the file is shorter, or when a file of just that size was changed since (its time says so). What
@@ -16,50 +16,54 @@ from pathlib import Path
 import msgspec
 
 from datacat.store import durable
-from datacat.store.chunks import Chunk
-from datacat.store.fold import Head
+from datacat.store.summary import LAYOUT, Summary
 
 HINTS_DIR = "hints"
 
-_MAGIC = b"datacat hint 1\n"
+_MAGIC = b"datacat hint 2\n"
 _CRC = struct.Struct("!I")
 _CHECKED_BYTES = 4096
 """So many of the last bytes that a hint tells of are compared with the file when that has grown since."""
 
 
 class Kept(msgspec.Struct, array_like=True, gc=False):
-    """One session in one segment: its chunks there, and where they lie (payload offset and size of each, in turn).
+    """One session in one segment: the rows of its chunks there (chunks.py), oldest first.
 
-    bare is (rev, offset, size) of the newest entry when that has no records. head and total (the chunks of the session
-    as its newest entry counts them) are there when the newest entry is in this segment; state_rev is the rev of the
-    chunk with the newest state, 0 when that is elsewhere.
+    head and total (the batches with records of the session as its newest entry counts them) are there when the newest
+    entry is in this segment.
     """
 
     id: str
-    chunks: list[Chunk]
-    places: list[int]
-    bare: tuple[int, int, int] | None
-    head: Head | None
+    rows: bytes
+    head: Summary | None
     total: int
-    state_rev: int
 
 
 class Hint(msgspec.Struct, array_like=True, gc=False):
     """A segment as it was: size bytes in a file last changed at time_ns, the next record's number, what is alive.
 
-    tail_crc is the CRC-32 of the last _CHECKED_BYTES of them. tombstones are (session id, rev, offset, size).
+    tail_crc is the CRC-32 of the last _CHECKED_BYTES of them, layout that of summaries. tombstones are
+    (session id, rev, when, whether to erase, offset, size).
     """
 
+    layout: int
     size: int
     time_ns: int
     tail_crc: int
     seq: int
     sessions: list[Kept]
-    tombstones: list[tuple[str, int, int, int]]
+    tombstones: list[tuple[str, int, int, bool, int, int]]
+
+
+class _Layout(msgspec.Struct, array_like=True, gc=False):
+    """The first member of a Hint."""
+
+    layout: int
 
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Hint).decode
+_decode_layout = msgspec.msgpack.Decoder(_Layout).decode
 
 
 def save(root: Path, name: str, hint: Hint) -> None:
@@ -82,6 +86,8 @@ def load(root: Path, name: str, data: Path) -> Hint | None:
         packed = (root / HINTS_DIR / name).read_bytes()
         start = len(_MAGIC) + _CRC.size
         if packed[: len(_MAGIC)] != _MAGIC or zlib.crc32(packed[start:]) != _CRC.unpack_from(packed, len(_MAGIC))[0]:
+            return None
+        if _decode_layout(packed[start:]).layout != LAYOUT:
             return None
         hint = _decode(packed[start:])
         found = data.stat()

@@ -3,13 +3,14 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from datacat.errors import StoreError
 from datacat.store import Batch, Page, Query, RecordQuery, Row
 from datacat.store.apply import apply
 from datacat.store.catalogue import Catalogue, CatalogueQuery, Entry
-from datacat.store.chunks import Chunk, describe
+from datacat.store.chunks import describe
 from datacat.store.distinct import hash_of
 from datacat.store.fleet import Fleet
 from datacat.store.fold import Head
@@ -17,20 +18,19 @@ from datacat.store.heads import Heads
 from datacat.store.history import passes
 from datacat.store.rollup import Delta
 from datacat.store.rollup_query import RollupQuery, Rollups, collect
-from datacat.store.rows import read_rows
+from datacat.store.rows import Piece, read_rows
+from datacat.store.summary import Summary
 from datacat.wire.lines import raws_of
 
 
 class _Session:
     """One session's records and state; guarded by the store's lock."""
 
-    __slots__ = ("bodies", "chunks", "rev", "state")
+    __slots__ = ("pieces", "state")
 
     def __init__(self) -> None:
-        self.rev = 0
         self.state: dict[str, Any] = {}
-        self.chunks: list[Chunk] = []
-        self.bodies: dict[int, list[bytes]] = {}
+        self.pieces: dict[tuple[str, int], Piece] = {}
 
 
 class MemoryStore:
@@ -60,13 +60,11 @@ class MemoryStore:
             applied = apply(session_id, head, batch, received_us, lambda: session.state)
             if applied is None:
                 return self._heads.get(session_id)
-            session.rev += 1
             if applied.state_changed:
                 session.state = applied.state
             if applied.lines:
-                chunk = describe(session.rev, batch.stream, applied.start, applied.end, applied.lines)
-                session.bodies[session.rev] = list(raws_of(applied.lines))
-                session.chunks.append(chunk)
+                part = describe(batch.stream, applied.start, applied.end, applied.lines)
+                session.pieces[part.stream, part.start] = (part, list(raws_of(applied.lines)))
                 self._records += len(applied.lines)
             if applied.rollup.rows:
                 self._deltas.append(applied.rollup)
@@ -85,9 +83,9 @@ class MemoryStore:
 
     def heads(self, query: Query) -> Page:
         """See Store.heads."""
-        return self._heads.page(query, lambda head, wanted: passes(self, head, wanted), self._clock)
+        return self._heads.page(query, partial(passes, self), self._clock)
 
-    def scan(self, query: Query) -> Iterator[Head]:
+    def scan(self, query: Query) -> Iterator[Summary]:
         """See Store.scan."""
         return self._heads.scan(query)
 
@@ -95,8 +93,12 @@ class MemoryStore:
         """See Store.records."""
         session = self._session(session_id)
         with self._lock:
-            chunks = list(session.chunks)
-        return read_rows(chunks, query, lambda chunk: session.bodies[chunk.rev])
+            parts = [part for part, _ in session.pieces.values()]
+        return read_rows(parts, query, lambda part: [session.pieces[part.stream, part.start]])
+
+    def snapshot(self, session_id: str, query: RecordQuery) -> tuple[dict[str, Any] | None, Iterator[Row]]:
+        """See Store.snapshot."""
+        return None, self.records(session_id, query)
 
     def rollups(self, query: RollupQuery) -> Rollups:
         """See Store.rollups."""
@@ -112,7 +114,7 @@ class MemoryStore:
         """See Store.open_heads."""
         return self._heads.open_heads()
 
-    def drop(self, session_id: str) -> None:
+    def drop(self, session_id: str, *, at_once: bool = True) -> None:  # noqa: ARG002  it always is
         """See Store.drop."""
         with self._lock:
             self._check_open()
@@ -136,9 +138,9 @@ class MemoryStore:
         """See Store.stats."""
         with self._lock:
             sessions = list(self._sessions.values())
-            size = sum(len(raw) + 1 for session in sessions for lines in session.bodies.values() for raw in lines)
-            chunks = sum(len(session.chunks) for session in sessions)
-        return {**self._heads.counts(), "size_bytes": size, "chunks": chunks, "records": self._records}
+            pieces = [piece for session in sessions for piece in session.pieces.values()]
+        size = sum(len(raw) + 1 for _, lines in pieces for raw in lines)
+        return {**self._heads.counts(), "size_bytes": size, "chunks": len(pieces), "records": self._records}
 
     def close(self) -> None:
         """See Store.close."""

@@ -1,7 +1,8 @@
 """Make the folder of a semidbm store safe to open after any crash: runs before every open, under the store's lock.
 
-    <store>/segments/<number>-<salt>/data   a semidbm file; number has 8 decimal, salt 8 hexadecimal digits
-    <store>/hints/<number>-<salt>           hints.py
+    <store>/segments/<number>-<salt>/data          a semidbm file; number has 8 decimal, salt 8 hexadecimal digits
+    <store>/segments/<number>-<salt>-merged/data   one of merged and moved entries
+    <store>/hints/<segment>                 hints.py
     <store>/quarantine/<segment>-<offset>   bytes that were no sound records, kept for a person to look at
 
 What a crash leaves is put right in silence or with a warning: files that were being made are removed, a torn tail is
@@ -19,19 +20,20 @@ from typing import NamedTuple
 from datacat.errors import Corrupt, StoreError
 from datacat.host import needs_a_person
 from datacat.store import durable, hints
+from datacat.store.descriptors import Descriptors
 from datacat.store.hints import Hint
 from datacat.store.sealed import HEADER, Record, Region, examine, is_foreign, record
-from datacat.store.segment import DATA_FILE, Known, Segment
+from datacat.store.segment import DATA_FILE, MERGED, Known, Segment
 
 SEGMENTS_DIR = "segments"
 QUARANTINE_DIR = "quarantine"
 
-_NAME = re.compile(r"(\d{8})-([0-9a-f]{8})", re.ASCII)
+_NAME = re.compile(rf"(\d{{8}})-([0-9a-f]{{8}})(?:{MERGED})?", re.ASCII)
 _COMPACT_DIR = "compact"
 """What semidbm's own compaction leaves when it is interrupted; merging it would bring deleted keys back."""
 
-Visit = Callable[[int, bytes, memoryview], None]
-"""Called with (segment number, key, payload) for every sound record, in the order of writing."""
+Visit = Callable[[int, Record, memoryview], None]
+"""Called with (segment number, record, payload) for every sound record, in the order of writing."""
 VisitHint = Callable[[int, Hint], Known]
 """Called with (segment number, hint) instead, for the bytes that the hint tells of."""
 
@@ -54,14 +56,9 @@ class Finding(NamedTuple):
     kept: Path | None
 
 
-def segment_folder(root: Path, number: int, salt: int) -> Path:
-    """Return the folder of a segment."""
-    return root / SEGMENTS_DIR / f"{number:08d}-{salt:08x}"
-
-
-def make_segment(root: Path, number: int, salt: int) -> Segment:
+def make_segment(root: Path, number: int, salt: int, descriptors: Descriptors, *, merged: bool = False) -> Segment:
     """Create an empty segment, durable before it is used. Raises: StoreError."""
-    folder = segment_folder(root, number, salt)
+    folder = root / SEGMENTS_DIR / f"{number:08d}-{salt:08x}{MERGED if merged else ''}"
     try:
         durable.make_dir(folder)
         durable.create(folder / DATA_FILE, HEADER)
@@ -73,7 +70,7 @@ def make_segment(root: Path, number: int, salt: int) -> Segment:
             hint="check the disk and its permissions",
             permanent=needs_a_person(error),
         ) from error
-    return Segment(folder, number, salt)
+    return Segment(folder, number, salt, descriptors)
 
 
 def remove_segment(segment: Segment) -> None:
@@ -88,7 +85,9 @@ def remove_segment(segment: Segment) -> None:
         raise StoreError(f"cannot remove {segment.folder}: {error}") from error
 
 
-def open_segments(root: Path, visit: Visit, visit_hint: VisitHint | None = None) -> tuple[list[Segment], list[Finding]]:
+def open_segments(
+    root: Path, descriptors: Descriptors, visit: Visit, visit_hint: VisitHint | None = None
+) -> tuple[list[Segment], list[Finding]]:
     """Repair and open every segment, oldest first. One file is in memory at a time.
 
     With visit_hint the bytes that hints tell of are not read. Raises: StoreError, Corrupt; with visit_hint Distrust.
@@ -107,13 +106,13 @@ def open_segments(root: Path, visit: Visit, visit_hint: VisitHint | None = None)
             hint = hints.load(root, folder.name, folder / DATA_FILE) if visit_hint else None
             if visit_hint and hint:
                 known = visit_hint(number, hint)
-                sound = _behind(folder, salt, hint, findings, partial(visit, number))
-                segments.append(Segment(folder, number, salt, sound, known))
+                known = _behind(folder, salt, known, findings, partial(visit, number))
+                segments.append(Segment(folder, number, salt, descriptors, known))
                 continue
-            sound = _sound(root, folder, salt, findings, partial(visit, number))
+            known = _sound(root, folder, salt, findings, partial(visit, number))
             if visit_hint and any(finding.kept for finding in findings):
                 raise Distrust(findings)
-            segments.append(Segment(folder, number, salt, sound))
+            segments.append(Segment(folder, number, salt, descriptors, known))
     except (OSError, StoreError, Distrust) as error:
         for segment in segments:
             segment.retire()
@@ -129,26 +128,26 @@ def open_segments(root: Path, visit: Visit, visit_hint: VisitHint | None = None)
 
 
 def _behind(
-    folder: Path, salt: int, hint: Hint, findings: list[Finding], visit: Callable[[bytes, memoryview], None]
-) -> list[Record]:
-    """Visit the sound records behind the bytes that a hint tells of; return where they lie. Raises: Distrust."""
+    folder: Path, salt: int, known: Known, findings: list[Finding], visit: Callable[[Record, memoryview], None]
+) -> Known:
+    """Visit the sound records behind the bytes that a hint tells of; return what is known then. Raises: Distrust."""
     path = folder / DATA_FILE
-    with path.open("rb") as file:
-        file.seek(hint.size)
+    start = known.size
+    with path.open("r+b") as file:
+        file.seek(start)
         data = file.read()
-    sound, bad = examine(data, salt, base=hint.size, seq=hint.seq)
+    sound, bad = examine(data, salt, base=start, seq=known.seq)
     if any(region.reason != "torn" for region in bad):
         raise Distrust(findings)
     view = memoryview(data)
     for one in sound:
-        visit(one.key, view[one.payload : one.end - 4])
+        placed = one._replace(offset=start + one.offset, end=start + one.end, payload=start + one.payload)
+        visit(placed, view[one.payload : one.end - 4])
+        known = Known(placed.end, placed.seq + 1)
     for region in bad:
-        findings.append(Finding(path, hint.size + region.offset, region.end - region.offset, region.reason, None))
-        durable.truncate(path, hint.size + region.offset)
-    return [
-        one._replace(offset=one.offset + hint.size, end=one.end + hint.size, payload=one.payload + hint.size)
-        for one in sound
-    ]
+        findings.append(Finding(path, start + region.offset, region.end - region.offset, region.reason, None))
+        durable.truncate(path, start + region.offset)
+    return known
 
 
 def _is_stray(folder: Path) -> bool:
@@ -169,11 +168,12 @@ def _is_stray(folder: Path) -> bool:
 
 
 def _sound(
-    root: Path, folder: Path, salt: int, findings: list[Finding], visit: Callable[[bytes, memoryview], None]
-) -> list[Record]:
-    """Visit the sound records of a segment and leave a file that holds nothing else; return where they lie now."""
+    root: Path, folder: Path, salt: int, findings: list[Finding], visit: Callable[[Record, memoryview], None]
+) -> Known:
+    """Visit the sound records of a segment and leave a file that holds nothing else, of which that is known then."""
     path = folder / DATA_FILE
-    data = path.read_bytes()
+    with path.open("r+b") as file:  # what cannot be written is told now, not at the first batch
+        data = file.read()
     sound, bad = examine(data, salt)
     if not sound and is_foreign(data):
         raise Corrupt(
@@ -182,21 +182,20 @@ def _sound(
             offset=len(HEADER),
             hint="give its folder the old name back, or move it out of the store",
         )
-    view = memoryview(data)
-    for one in sound:
-        visit(one.key, view[one.payload : one.end - 4])
-    if not bad:
-        return sound
     for region in bad:
         kept = None if region.reason == "torn" else _quarantine(root, folder, region, data)
         findings.append(Finding(path, region.offset, region.end - region.offset, region.reason, kept))
-    first = bad[0]
-    if first.offset >= len(HEADER) and first.end == len(data):
-        durable.truncate(path, first.offset)
-        return sound
-    rewritten = [record(salt, seq, one.key, data[one.payload : one.end - 4]) for seq, one in enumerate(sound, 1)]
-    durable.create(path, HEADER + b"".join(rewritten))
-    return examine(path.read_bytes(), salt)[0]
+    if bad and bad[0].offset >= len(HEADER) and bad[0].end == len(data):
+        durable.truncate(path, bad[0].offset)
+    elif bad:
+        rewritten = [record(salt, seq, one.key, data[one.payload : one.end - 4]) for seq, one in enumerate(sound, 1)]
+        data = HEADER + b"".join(rewritten)
+        durable.create(path, data)
+        sound = examine(data, salt)[0]
+    view = memoryview(data)
+    for one in sound:
+        visit(one, view[one.payload : one.end - 4])
+    return Known(sound[-1].end, sound[-1].seq + 1) if sound else Known(len(HEADER), 1)
 
 
 def _quarantine(root: Path, folder: Path, region: Region, data: bytes) -> Path:

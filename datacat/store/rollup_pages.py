@@ -374,11 +374,11 @@ def _gather_part(gather: Gather, page: PageId, part: Part) -> None:
 def open_pages(root: Path, segments: Segments, ages: Ages, clock: Callable[[], float]) -> RollupPages:
     """Return the roll-ups of a store that has just been opened, as its log says. Raises: StoreError."""
     rollups = RollupPages(root, ages, clock)
-    opened, end = segments.opened()
+    opened, end = segments.log()
     if rollups.latest > end:
         # Part of the log is gone: what comes now must lie behind what pages include.
         segments.begin_behind(rollups.latest.segment)
-        opened, end = segments.opened()
+        opened, end = segments.log()
     segments.may_remove, segments.passed = rollups.covers, rollups.passed
     rollups.redo(deltas_behind(opened, rollups.mark), end)
     return rollups

@@ -1,67 +1,96 @@
-"""Read the records of a session in order across its streams, opening no chunk before it is needed. Pure but for load.
+"""Read the records of a session in order across its streams, opening nothing before it is needed. Pure but for load.
 
 Order: t, then stream, then the start of the batch, then the index in it. Records of one batch may be out of order.
 """
 
 import heapq
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Callable, Iterable, Iterator
+from itertools import count
+from typing import Any, TypeAlias, TypeVar
 
 from datacat.store import RecordQuery, Row
-from datacat.store.chunks import Chunk, may_match
+from datacat.store.chunks import Described, Part, may_match
 from datacat.wire.lines import decode_object
 
 Position: TypeAlias = tuple[int, str, int, int]
+Piece: TypeAlias = tuple[Part, list[bytes]]
+"""A part and its lines."""
+Span = TypeVar("Span", bound=Described)
+"""Something that has parts."""
 
 _TEXTS = ("name", "message", "exception_type", "exception_msg")
 _NAMED = ("event", "metric")
 
 
-def read_rows(chunks: Sequence[Chunk], query: RecordQuery, load: Callable[[Chunk], list[bytes]]) -> Iterator[Row]:
+def read_rows(spans: Iterable[Span], query: RecordQuery, load: Callable[[Span], Iterable[Piece]]) -> Iterator[Row]:
     """Yield the records that match, in the query's order, at most query.limit.
 
-    load returns the lines of a chunk; it is called only for chunks that can match, when their time has come. A limit
-    therefore costs what its records' chunks cost, however long the session is.
+    load returns the parts of a span with their lines; it is called only for spans that can match, when their time has
+    come. A limit therefore costs what its records' spans cost, however long the session is.
     """
-    wanted = [chunk for chunk in chunks if may_match(chunk, query)]
+    wanted = [span for span in spans if may_match(span, query)]
     rows = _newest_first(wanted, query, load) if query.newest_first else _oldest_first(wanted, query, load)
-    for count, row in enumerate(rows):
-        if query.limit is not None and count >= query.limit:
+    for number, row in enumerate(rows):
+        if query.limit is not None and number >= query.limit:
             return
         yield row
 
 
-def _oldest_first(chunks: list[Chunk], query: RecordQuery, load: Callable[[Chunk], list[bytes]]) -> Iterator[Row]:
-    chunks.sort(key=lambda chunk: chunk.t_min)
-    heap: list[tuple[Position, Row]] = []
-    for chunk in chunks:
-        # Everything older than this chunk's oldest record is complete now.
-        while heap and heap[0][0][0] < chunk.t_min:
-            yield heapq.heappop(heap)[1]
-        for row in _matching(chunk, query, load):
-            heapq.heappush(heap, (row.position, row))
-    while heap:
-        yield heapq.heappop(heap)[1]
+def _oldest_first(spans: list[Span], query: RecordQuery, load: Callable[[Span], Iterable[Piece]]) -> Iterator[Row]:
+    numbers = count(len(spans))
+    # The number keeps what has the same time from being compared.
+    waiting: list[tuple[int, int, Span | None, Piece | None]]
+    waiting = [(span.t_min, number, span, None) for number, span in enumerate(spans)]
+    heapq.heapify(waiting)
+    rows: list[tuple[Position, Row]] = []
+    while waiting:
+        t_min, _, span, piece = heapq.heappop(waiting)
+        # Everything older than what is still to be opened is complete now.
+        while rows and rows[0][0][0] < t_min:
+            yield heapq.heappop(rows)[1]
+        if span is not None:
+            for one in load(span):
+                if may_match(one[0], query):
+                    heapq.heappush(waiting, (one[0].t_min, next(numbers), None, one))
+        elif piece is not None:
+            for row in _matching(piece, query):
+                heapq.heappush(rows, (row.position, row))
+    while rows:
+        yield heapq.heappop(rows)[1]
 
 
-def _newest_first(chunks: list[Chunk], query: RecordQuery, load: Callable[[Chunk], list[bytes]]) -> Iterator[Row]:
-    chunks.sort(key=lambda chunk: chunk.t_max, reverse=True)
+def _newest_first(spans: list[Span], query: RecordQuery, load: Callable[[Span], Iterable[Piece]]) -> Iterator[Row]:
+    numbers = count(len(spans))
+    waiting: list[tuple[int, int, Span | None, Piece | None]]
+    waiting = [(-span.t_max, number, span, None) for number, span in enumerate(spans)]
+    heapq.heapify(waiting)
     rows: list[Row] = []
-    for chunk in chunks:
-        while rows and rows[-1].position[0] > chunk.t_max:
+    while waiting:
+        before, _, span, piece = heapq.heappop(waiting)
+        while rows and rows[-1].position[0] > -before:
             yield rows.pop()
-        rows.extend(_matching(chunk, query, load))
-        # Batches hardly overlap, so this sorts what is nearly sorted.
-        rows.sort(key=lambda row: row.position)
+        if span is not None:
+            for one in load(span):
+                if may_match(one[0], query):
+                    heapq.heappush(waiting, (-one[0].t_max, next(numbers), None, one))
+        elif piece is not None:
+            rows.extend(_matching(piece, query))
+            # Batches hardly overlap, so this sorts what is nearly sorted.
+            rows.sort(key=_position)
     while rows:
         yield rows.pop()
 
 
-def _matching(chunk: Chunk, query: RecordQuery, load: Callable[[Chunk], list[bytes]]) -> Iterator[Row]:
+def _position(row: Row) -> Position:
+    return row.position
+
+
+def _matching(piece: Piece, query: RecordQuery) -> Iterator[Row]:
     text = query.q.casefold()
-    for index, raw in enumerate(load(chunk)):
+    part, lines = piece
+    for index, raw in enumerate(lines):
         record = decode_object(raw)
-        position = (record["t"], chunk.stream, chunk.start, index)
+        position = (record["t"], part.stream, part.start, index)
         if query.after is not None and (position >= query.after if query.newest_first else position <= query.after):
             continue
         if matches(record, query, text):

@@ -72,12 +72,29 @@ def record(salt: int, seq: int, key: bytes, payload: bytes) -> bytes:
     return b"".join((_LENGTHS.pack(len(key), len(value)), key, value, _CRC.pack(crc)))
 
 
-def unseal(salt: int, key: bytes, value: bytes) -> bytes | None:
-    """Return the payload of a value; None when it is not the one that was sealed."""
-    if len(value) < VALUE_START:
+def lengths_of(data: bytes) -> tuple[int, int] | None:
+    """Return the lengths of key and value of the record at the beginning of data; None when they cannot be that."""
+    if len(data) < _LENGTHS.size:
         return None
-    crc, seq = _SEAL.unpack_from(value)
-    payload = value[VALUE_START:]
+    key_size, value_size = _LENGTHS.unpack_from(data)
+    plausible = 0 < key_size <= MAX_KEY_BYTES and VALUE_START <= value_size <= MAX_VALUE_BYTES
+    return (key_size, value_size) if plausible else None
+
+
+def record_bytes(key_size: int, value_size: int) -> int:
+    """Return the size of a record with a key and a value of these sizes."""
+    return _LENGTHS.size + key_size + value_size + _CRC.size
+
+
+def unseal_record(salt: int, key: bytes, data: bytes) -> bytes | None:
+    """Return the payload of a whole record; None when it is not the one that was sealed under that key."""
+    start = _LENGTHS.size + len(key)
+    if len(data) < start + VALUE_START + _CRC.size:
+        return None
+    if _LENGTHS.unpack_from(data) != (len(key), len(data) - start - _CRC.size) or data[_LENGTHS.size : start] != key:
+        return None
+    crc, seq = _SEAL.unpack_from(data, start)
+    payload = data[start + VALUE_START : -_CRC.size]
     return payload if _checksum(salt, seq, key, payload) == crc else None
 
 

@@ -2,6 +2,8 @@
 
 import base64
 from collections.abc import Callable
+from itertools import compress
+from operator import attrgetter
 from typing import Any, TypeAlias
 
 import msgspec
@@ -9,6 +11,7 @@ import msgspec
 from datacat.errors import WireError
 from datacat.store import Query
 from datacat.store.fold import Head
+from datacat.store.summary import Summary
 from datacat.wire.state import same
 
 SortKey: TypeAlias = tuple[bool, Any, str]
@@ -35,10 +38,15 @@ def sort_field(query: Query) -> tuple[str, bool]:
     return field, descending
 
 
-def sort_key(head: Head, field: str) -> SortKey:
+def sort_key(head: Summary, field: str) -> SortKey:
     """Return the place of a head in the order by field; missing values come last in ascending order."""
     value = getattr(head, field)
     return (True, 0, head.id) if value is None else (False, value, head.id)
+
+
+def always_there(field: str) -> bool:
+    """Return whether every head has a value for the field."""
+    return getattr(_BARE, field) is not None
 
 
 def write_cursor(query: Query, key: SortKey) -> str:
@@ -69,21 +77,21 @@ def read_cursor(query: Query) -> SortKey | None:
     return (cursor.missing, cursor.value, cursor.id)
 
 
-def head_matches(head: Head, query: Query) -> bool:
-    """Return whether a head passes every condition that the head alone can tell."""
-    return (
-        (not query.product or head.product in query.product)
-        and (not query.version or head.version in query.version)
-        and (not query.environment or head.environment in query.environment)
-        and (not query.status or head.status in query.status)
-        and (not query.end_reason or head.end_reason in query.end_reason)
-        and (not query.hostname or head.hostname in query.hostname)
-        and (not query.machine or head.machine_id in query.machine)
-        and (not query.daemon or head.daemon_id in query.daemon)
-        and all(_HAS.get(what, _never)(head) for what in query.has)
-        and _in_span(head, query)
-        and (not query.q or _has_text(head, query.q.casefold()))
-    )
+def sieve(heads: list[Summary], query: Query) -> list[Summary]:
+    """Return those of the heads that pass every condition that the head alone can tell, in their order."""
+    for name, wanted in _MEMBERS:
+        if words := wanted(query):
+            # All in C: with 100,000 heads a loop here would be what a page costs.
+            heads = list(compress(heads, map(frozenset(words).__contains__, map(attrgetter(name), heads))))
+    for what in query.has:
+        has = _HAS.get(what, _never)
+        heads = [head for head in heads if has(head)]
+    if query.from_us is not None or query.to_us is not None:
+        heads = [head for head in heads if _in_span(head, query)]
+    if query.q:
+        text = query.q.casefold()
+        heads = [head for head in heads if _has_text(head, text)]
+    return heads
 
 
 def created_span(query: Query) -> tuple[int, int | None]:
@@ -106,7 +114,7 @@ def state_has(state: dict[str, Any], path: str, value: Any) -> bool:
     return same(found, value)
 
 
-def _in_span(head: Head, query: Query) -> bool:
+def _in_span(head: Summary, query: Query) -> bool:
     start, end = query.from_us, query.to_us
     if query.at == "end":
         if not head.ended_at:
@@ -117,19 +125,31 @@ def _in_span(head: Head, query: Query) -> bool:
     return (start is None or head.created_at >= start) and (end is None or head.created_at < end)
 
 
-def _has_text(head: Head, text: str) -> bool:
+def _has_text(head: Summary, text: str) -> bool:
     return any(text in (member or "").casefold() for member in (head.product, head.version, head.hostname, head.id))
 
 
-def _never(_head: Head) -> bool:
+def _never(_head: Summary) -> bool:
     return False
 
 
-_HAS: dict[str, Callable[[Head], bool]] = {
+_HAS: dict[str, Callable[[Summary], bool]] = {
     "crash": lambda head: head.status == "crashed",
     "hang": lambda head: head.hang_count > 0,
     "exception": lambda head: head.has_exception,
 }
+
+_MEMBERS: tuple[tuple[str, Callable[[Query], tuple[str, ...]]], ...] = (
+    ("product", attrgetter("product")),
+    ("version", attrgetter("version")),
+    ("environment", attrgetter("environment")),
+    ("status", attrgetter("status")),
+    ("end_reason", attrgetter("end_reason")),
+    ("hostname", attrgetter("hostname")),
+    ("machine_id", attrgetter("machine")),
+    ("daemon_id", attrgetter("daemon")),
+)
+"""Members of heads, and which of their values a query wants (empty: any)."""
 
 _BARE = Head(id="", product="", version="")
 _EXAMPLE = Head(

@@ -1,9 +1,8 @@
 """The embedded store: sessions in semidbm files, an index in memory (docs/storage.md has the format).
 
-Heads and chunks (where a batch lies and what it can hold) are in memory; states and records are read when asked for.
+Heads and chunks (where entries lie and what they can hold) are in memory; states and records are read when asked for.
 """
 
-import bisect
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,19 +16,22 @@ from datacat.store import Batch, Page, Query, RecordQuery, Row, entry, rollup_pa
 from datacat.store.apply import Applied, apply
 from datacat.store.cache import States
 from datacat.store.catalogue import CatalogueQuery, Entry
-from datacat.store.chunks import Chunk, describe
+from datacat.store.chunks import ROW_BYTES, Chunk, chunks_of, describe, state_of
 from datacat.store.fleet import Fleet
 from datacat.store.fold import Head
-from datacat.store.heads import Heads
 from datacat.store.hinting import Hinting
-from datacat.store.history import passes
-from datacat.store.loading import Session, load, take
+from datacat.store.history import passes, snapshot_chunk
+from datacat.store.index import Index, Pending, Session, Tombstone
+from datacat.store.loading import load, take
 from datacat.store.pages import DEFAULT_AGES, Ages
 from datacat.store.rollup import Delta
 from datacat.store.rollup_query import RollupQuery, Rollups
-from datacat.store.rows import read_rows
-from datacat.store.segments import SEGMENT_BYTES
+from datacat.store.rows import Piece, read_rows
+from datacat.store.segments import SEGMENT_BYTES, Place, placed
+from datacat.store.summary import Summary
+from datacat.store.tending import QUIET_S, Tending
 from datacat.store.underway import UnderWay
+from datacat.worker import Worker
 
 HINT_BYTES = 8 * 1024 * 1024
 """After so many new bytes the segment that is written gets a new hint; a start after a crash reads what lies behind."""
@@ -42,8 +44,8 @@ _STRIPES = 64
 class SemiStore:
     """Store in a folder, for one process at a time. Any thread may call.
 
-    Locks, outermost first: the stripe of a session (its order of batches), then one of: the segments' own, the heads'
-    own, _lock (the visible chunks of every session). None is held during fsync.
+    Locks, outermost first: the stripe of a session (its order of batches), then one of: the segments' own, the index's
+    (which has the heads' inside). None is held during fsync.
     """
 
     def __init__(
@@ -51,32 +53,42 @@ class SemiStore:
         root: Path,
         *,
         segment_bytes: int = SEGMENT_BYTES,
+        sync_interval_s: float = 0.0,
+        quiet_s: float = QUIET_S,
         clock: Callable[[], float] = time.monotonic,
         now_ns: Callable[[], int] = time.time_ns,
         ages: Ages = DEFAULT_AGES,
     ) -> None:
         """Open or create the store.
 
+        sync_interval_s 0: a batch is acknowledged when it is durable; otherwise when it is written, and everything is
+        made durable so often. quiet_s: so long after its end and its last batch a session is merged into few entries.
         Raises: Busy when another process has it; StoreError when it cannot be read or is of a later version.
         """
         self._clock = clock
-        self._lock = threading.Lock()
         self._stripes = [threading.Lock() for _ in range(_STRIPES)]
-        self._tending = threading.Lock()
-        self._heads = Heads()
+        self._tended = threading.Lock()
+        self._index = Index()
+        self._heads = self._index.heads
         self._states = States()
         self._under_way = UnderWay(clock)
         self._records = 0
         self._closed = False
         self._owner: Lock = take(root)
         try:
-            self._sessions, self._tombstones, self._segments = load(root, self._heads, segment_bytes)
+            self._segments = load(root, self._index, segment_bytes, synced_later=sync_interval_s > 0)
             self._rollups = rollup_pages.open_pages(root, self._segments, ages, clock)
         except BaseException:
             self._owner.release()
             raise
         self._now_ns = now_ns
-        self._hinting = Hinting(root, self._lock, self._sessions, self._tombstones, self._heads, self._segments)
+        self._hinting = Hinting(root, self._index, self._segments)
+        self._tending = Tending(self._index, self._segments, clock, now_ns, quiet_s=quiet_s)
+        self._sync_interval_s = sync_interval_s
+        self._syncer: Worker | None = None
+        if sync_interval_s:
+            self._syncer = Worker("sync", sync_interval_s, self._segments.sync, clock=clock)
+            self._syncer.start()
 
     @property
     def fleet(self) -> Fleet:
@@ -92,27 +104,21 @@ class SemiStore:
         refusal: Mismatch | Deleted | None = None
         with self._stripe(session_id):
             self._check_open()
-            session = self._sessions.get(session_id)
-            if session is None:
-                self._heads.find(session_id)
-                session = Session()
+            session = self._index.sessions.get(session_id) or Session()
+            pending = session.pending
+            head = pending.head if pending else self._heads.find(session_id)
+            ticket = pending.ticket if pending else session.deleted
             if session.deleted:
                 refusal = Deleted(session_id)
             else:
                 try:
-                    applied = apply(
-                        session_id,
-                        session.written,
-                        batch,
-                        received_us,
-                        partial(self._newest_state, session_id, session),
-                    )
+                    state = partial(self._newest_state, session_id, session)
+                    applied = apply(session_id, head, batch, received_us, state)
                 except Mismatch as error:
                     refusal = error
                 else:
                     if applied is not None:
-                        self._write(session, session_id, batch.stream, applied)
-            head, ticket = session.written, session.ticket
+                        head, ticket = applied.head, self._write(session, session_id, batch.stream, applied)
         # Also a repeat or a refusal speaks of what others wrote, so that must be durable before it is told.
         self._segments.commit(ticket)
         self._rollups.relieve()
@@ -128,23 +134,30 @@ class SemiStore:
 
     def state(self, session_id: str) -> dict[str, Any]:
         """See Store.state."""
-        session = self._session(session_id)
-        with self._lock:
-            chunk = session.state
-        return self._read_state(session_id, chunk)
+        return self._read_state(session_id, state_of(self._chunks(session_id)))
 
     def heads(self, query: Query) -> Page:
         """See Store.heads."""
-        return self._heads.page(query, lambda head, wanted: passes(self, head, wanted), self._clock)
+        return self._heads.page(query, partial(passes, self), self._clock)
 
-    def scan(self, query: Query) -> Iterator[Head]:
+    def scan(self, query: Query) -> Iterator[Summary]:
         """See Store.scan."""
         return self._heads.scan(query)
 
     def records(self, session_id: str, query: RecordQuery) -> Iterator[Row]:
         """See Store.records. Raises Corrupt when the records of a batch are not what was written."""
-        session = self._session(session_id)
-        return read_rows(list(session.chunks), query, lambda chunk: entry.lines_of(self._read(session_id, chunk)))
+        return self._rows(session_id, self._chunks(session_id), query)
+
+    def snapshot(self, session_id: str, query: RecordQuery) -> tuple[dict[str, Any] | None, Iterator[Row]]:
+        """See Store.snapshot."""
+        chunks = self._chunks(session_id)
+        at = snapshot_chunk(chunks, query.to_us)
+        if at:
+            payload, found = self._read(session_id, chunks[at])
+            state = entry.state_before(payload) if found.first == chunks[at].first else None
+            if state is not None:
+                return state, self._rows(session_id, chunks[at:], query)
+        return None, self._rows(session_id, chunks, query)
 
     def rollups(self, query: RollupQuery) -> Rollups:
         """See Store.rollups."""
@@ -158,40 +171,41 @@ class SemiStore:
         """See Store.open_heads."""
         return self._heads.open_heads()
 
-    def drop(self, session_id: str) -> None:
+    def drop(self, session_id: str, *, at_once: bool = True) -> None:
         """See Store.drop."""
         with self._under_way.write():
-            self._drop(session_id)
+            self._drop(session_id, at_once=at_once)
 
-    def _drop(self, session_id: str) -> None:
+    def _drop(self, session_id: str, *, at_once: bool) -> None:
         with self._stripe(session_id):
             self._check_open()
-            head = self._heads.get(session_id)
-            session = self._sessions[session_id]
+            self._heads.get(session_id)
+            session = self._index.sessions[session_id]
             if not session.deleted:
-                session.rev += 1
-                key = entry.key_of(session_id, session.rev)
-                tombstone = entry.pack(entry.Front(session_id, session.rev, deleted=True), b"", b"")
-                shown = partial(self._show_deleted, head.id, session, session.rev)
-                session.ticket, _ = self._segments.write(key, tombstone, shown)
-                session.deleted = True
-            ticket = session.ticket
+                rev = session.rev + 1
+                now_us = self._now_ns() // 1000
+                front = entry.Front(session_id, rev, deleted=True, at_us=now_us, erase=at_once)
+                key, payload = entry.key_of(session_id, rev, rev), entry.pack(front, b"", b"")
+                shown = partial(self._show_deleted, session_id, rev, now_us, at_once=at_once)
+                ticket, _ = self._segments.write(key, payload, shown)
+                with self._index.lock:
+                    session.rev, session.deleted = rev, ticket
+            ticket = session.deleted
         self._segments.commit(ticket)
 
     def tend(self, budget_s: float) -> bool:
-        """See Store.tend. Moves what lives in mostly dead segments into the newest one and removes the empty ones."""
-        if not self._tending.acquire(blocking=False):
+        """See Store.tend. Merges entries, moves what lives out of mostly dead segments, writes hints."""
+        if not self._tended.acquire(blocking=False):
             return False
         try:
+            self._check_open()
             deadline = self._clock() + budget_s
             while self._rollups.step(self._now_ns() // 1000):
                 if self._clock() >= deadline:
                     return True
-            if self._tend(deadline):
-                return True
-            return self._hinting.step(HINT_BYTES)
+            return self._tending.step(deadline) or self._hinting.step(HINT_BYTES)
         finally:
-            self._tending.release()
+            self._tended.release()
 
     def check(self) -> None:
         """See Store.check."""
@@ -201,18 +215,23 @@ class SemiStore:
         """See Store.check_progress."""
         self._segments.check_failed()
         waited_s = self._under_way.oldest_s()
+        if self._syncer is not None:
+            # Nobody waits for the disk, so that its silence shows here only.
+            waited_s = max(waited_s, self._clock() - self._syncer.last_ended - self._sync_interval_s)
         if waited_s > limit_s:
             raise StoreError(f"a write has waited for {waited_s:.1f} s", hint="look at the disk")
 
     def stats(self) -> dict[str, int]:
         """See Store.stats."""
-        chunks = sum(len(session.chunks) for session in list(self._sessions.values()))
+        chunks = sum(len(session.table) for session in list(self._index.sessions.values())) // ROW_BYTES
         counted = {**self._heads.counts(), **self._segments.stats(), **self._rollups.stats()}
         return {**counted, "chunks": chunks, "records": self._records}
 
     def close(self) -> None:
         """See Store.close."""
         closed, self._closed = self._closed, True
+        if self._syncer is not None:
+            self._syncer.stop()
         try:
             self._segments.flush()
             if not closed:
@@ -226,162 +245,100 @@ class SemiStore:
             finally:
                 self._owner.release()
 
-    def _write(self, session: Session, session_id: str, stream: str, applied: Applied) -> None:
-        """Write what a batch does; the caller holds the session's stripe and commits. Raises: StoreError."""
+    def _write(self, session: Session, session_id: str, stream: str, applied: Applied) -> int:
+        """Write what a batch does; return the ticket. The caller holds the session's stripe. Raises: StoreError."""
         rev = session.rev + 1
-        chunk = describe(rev, stream, applied.start, applied.end, applied.lines) if applied.lines else None
+        part = describe(stream, applied.start, applied.end, applied.lines) if applied.lines else None
         state = entry.encode_state(applied.state) if applied.state_changed else b""
-        chunks = session.chunk_count + (chunk is not None)
-        payload = entry.pack(
-            entry.front_of(applied.head, rev, chunk, chunks, applied.rollup),
-            entry.squeeze(state),
-            entry.body_of(applied.lines),
-        )
-        shown = partial(self._show, session, applied.head, rev, chunk, applied.rollup, has_state=bool(state))
-        ticket, number = self._segments.write(entry.key_of(session_id, rev), payload, shown)
-        if chunk is not None:
-            chunk.segment = number
+        batches = session.batches + (part is not None)
+        front = entry.front_of(applied.head, rev, part, batches, applied.rollup)
+        body = entry.body_of(applied.lines)
+        payload = entry.pack(front, entry.squeeze(state), body)
+        chunk = entry.chunk_of(front, body, has_state=bool(state))
+        shown = partial(self._show, session, applied.head, chunk, applied.rollup)
+        ticket, place = self._segments.write(entry.key_of(session_id, rev, rev), payload, shown)
+        newest = session.pending.state if session.pending else None
         if state:
-            session.newest_state = chunk
+            newest = placed(chunk, place)
             self._states.put(session_id, rev, applied.state, len(state))
-        session.written, session.rev, session.chunk_count, session.ticket = applied.head, rev, chunks, ticket
-        with self._lock:
+        with self._index.lock:
+            session.rev, session.batches = rev, batches
+            session.pending = Pending(applied.head, ticket, newest)
             self._records += len(applied.lines)
-            self._sessions[session_id] = session
-
-    def _show(
-        self, session: Session, head: Head, rev: int, chunk: Chunk | None, delta: Delta, number: int, *, has_state: bool
-    ) -> None:
-        """Let readers see a batch that is durable now; one thread at a time, in the order of writing."""
-        with self._lock:
-            bare, session.bare = session.bare, None if chunk is not None else (rev, number)
-            if chunk is not None:
-                session.chunks.append(chunk)
-                session.state = chunk if has_state else session.state
-        if bare is not None:
-            self._segments.forget(bare[1], entry.key_of(head.id, bare[0]))
-        self._heads.put(head)
-        if delta.rows:
-            self._rollups.apply(self._segments.showing, head.id, delta)
-
-    def _show_deleted(self, session_id: str, session: Session, rev: int, number: int) -> None:
-        self._heads.delete(session_id)
-        self._states.forget(session_id)
-        with self._lock:
-            self._tombstones[session_id] = (rev, number)
-            self._sessions.pop(session_id, None)
-            dead = [(chunk.segment, chunk.rev) for chunk in session.chunks]
-            if session.bare is not None:
-                dead.append((session.bare[1], session.bare[0]))
-            session.chunks, session.bare = [], None
-        for segment, dead_rev in dead:
-            self._segments.forget(segment, entry.key_of(session_id, dead_rev))
-
-    def _tend(self, deadline: float) -> bool:
-        while (found := self._segments.mostly_dead()) is not None:
-            number, keys = found
-            ticket = 0
-            for key in keys:
-                ticket = self._move(number, key) or ticket
-                # Looked at after a move, so that the smallest budget makes progress.
-                if self._clock() >= deadline and key != keys[-1]:
-                    self._segments.commit(ticket)
-                    return True
-            self._segments.commit(ticket)
-            if not self._segments.remove_if_empty(number):
-                # Something was written to it a moment ago and is not shown yet.
-                return True
-            if self._clock() >= deadline:
-                return True
-        return False
-
-    def _move(self, number: int, key: bytes) -> int:
-        """Write an entry again, into the newest segment; return the ticket, 0 when it is dead or not shown yet."""
-        session_id, rev = entry.split_key(key)
-        if self._place(session_id, rev) != number:
-            return 0
-        try:
-            payload = self._segments.read(number, key)
-        except KeyError:
-            return 0
-        ticket, _ = self._segments.write(
-            key, entry.without_delta(payload), partial(self._show_moved, session_id, rev, number)
-        )
+            self._index.sessions.setdefault(session_id, session)
         return ticket
 
-    def _show_moved(self, session_id: str, rev: int, old: int, new: int) -> None:
-        key = entry.key_of(session_id, rev)
-        with self._lock:
-            session = self._sessions.get(session_id)
-            chunk = _chunk(session, rev) if session else None
-            if chunk is not None:
-                chunk.segment = new
-            elif session is not None and session.bare == (rev, old):
-                session.bare = (rev, new)
-            elif self._tombstones.get(session_id) == (rev, old):
-                self._tombstones[session_id] = (rev, new)
-            else:
-                # It died while it was on its way.
-                old, new = new, old
-        self._segments.forget(old, key)
+    def _show(self, session: Session, head: Head, chunk: Chunk, delta: Delta, place: Place) -> None:
+        """Let readers see a batch that is durable now; one thread at a time, in the order of writing."""
+        dead = self._index.show(session, head, placed(chunk, place))
+        if dead is not None:
+            self._segments.forget(dead)
+        if delta.rows:
+            self._rollups.apply(self._segments.showing, head.id, delta)
+        self._tending.note(head.id, session.table)
 
-    def _place(self, session_id: str, rev: int) -> int:
-        """Return the segment in which a visible entry lies; 0 when there is none."""
-        with self._lock:
-            session = self._sessions.get(session_id)
-            chunk = _chunk(session, rev) if session else None
-            if chunk is not None:
-                return chunk.segment
-            for place in (session.bare if session else None, self._tombstones.get(session_id)):
-                if place is not None and place[0] == rev:
-                    return place[1]
-        return 0
+    def _show_deleted(self, session_id: str, rev: int, at_us: int, place: Place, *, at_once: bool) -> None:
+        dead = self._index.bury(session_id, Tombstone(rev, at_us, at_once, *place))
+        self._states.forget(session_id)
+        for chunk in dead:
+            self._segments.forget(chunk)
+        if at_once:
+            self._tending.erase(session_id)
 
-    def _front(self, session_id: str, chunk: Chunk) -> entry.Front:
-        start = self._at_place(
-            session_id, chunk, lambda number, key: self._segments.start_of(number, key, entry.FRONT_GUESS_BYTES)
-        )
-        opened = entry.open_front(start) or entry.open_front(self._read(session_id, chunk))
-        if opened is None:
-            raise StoreError(f"an entry of session {session_id} has no front")
-        return opened.front
+    def _rows(self, session_id: str, chunks: list[Chunk], query: RecordQuery) -> Iterator[Row]:
+        def load_pieces(chunk: Chunk) -> list[Piece]:
+            payload, found = self._read(session_id, chunk)
+            pieces = entry.pieces_of(payload)
+            # Merged meanwhile with others, which are read at their own time.
+            return (
+                pieces
+                if found.first == chunk.first and found.last == chunk.last
+                else [piece for piece in pieces if chunk.first <= piece[0].rev <= chunk.last]
+            )
 
-    def _read(self, session_id: str, chunk: Chunk) -> bytes:
-        return self._at_place(session_id, chunk, self._segments.read)
+        return read_rows([chunk for chunk in chunks if chunk.batches], query, load_pieces)
 
-    def _at_place(self, session_id: str, chunk: Chunk, read: Callable[[int, bytes], bytes]) -> bytes:
-        """Read an entry, wherever tend() moves it meanwhile. Raises: Deleted when it is gone; Corrupt, StoreError."""
-        key = entry.key_of(session_id, chunk.rev)
+    def _chunks(self, session_id: str) -> list[Chunk]:
+        """Return the chunks that readers see. Raises: NotFound, Deleted, StoreError."""
+        self._check_open()
+        chunks = self._index.chunks(session_id)
+        if not chunks:
+            self._heads.get(session_id)
+            raise Deleted(session_id)
+        return chunks
+
+    def _read(self, session_id: str, chunk: Chunk) -> tuple[bytes, Chunk]:
+        """Return the entry with what is in a chunk, and its chunk: the same, or what tend() made of it meanwhile.
+
+        Raises: Deleted when it is gone; Corrupt, StoreError.
+        """
+        now = chunk
         while True:
-            number = chunk.segment
+            place = Place(now.segment, now.offset, now.size_bytes)
             try:
-                return read(number, key)
+                return self._segments.read(entry.key_of(session_id, now.first, now.last), place), now
             except KeyError:
-                if chunk.segment == number:
+                found = self._index.find(session_id, chunk.first, chunk.last)
+                if found is None or found == now:
                     self._check_open()
                     raise Deleted(session_id) from None
+                now = found
 
     def _newest_state(self, session_id: str, session: Session) -> dict[str, Any]:
         """Return the state after the newest batch, durable or not; the caller holds the session's stripe."""
-        return self._read_state(session_id, session.newest_state)
+        written = session.pending.state if session.pending else None
+        return self._read_state(session_id, written or state_of(chunks_of(session.table)))
 
     def _read_state(self, session_id: str, chunk: Chunk | None) -> dict[str, Any]:
         if chunk is None:
             return {}
-        cached = self._states.get(session_id, chunk.rev)
+        cached = self._states.get(session_id, chunk.last)
         if cached is not None:
             return cached
-        state, size = entry.state_of(self._read(session_id, chunk))
-        self._states.put(session_id, chunk.rev, state, size)
+        payload, found = self._read(session_id, chunk)
+        state, size = entry.state_of(payload)
+        self._states.put(session_id, found.last, state, size)
         return state
-
-    def _session(self, session_id: str) -> Session:
-        self._check_open()
-        self._heads.get(session_id)
-        session = self._sessions.get(session_id)
-        if session is None:
-            raise Deleted(session_id)
-        return session
 
     def _stripe(self, session_id: str) -> threading.Lock:
         return self._stripes[hash(session_id) % _STRIPES]
@@ -389,10 +346,3 @@ class SemiStore:
     def _check_open(self) -> None:
         if self._closed:
             raise StoreError("the store is closed", permanent=True)
-
-
-def _chunk(session: Session, rev: int) -> Chunk | None:
-    """Return the visible chunk of that rev; the caller holds the store's lock."""
-    index = bisect.bisect_left(session.chunks, rev, key=lambda chunk: chunk.rev)
-    found = session.chunks[index] if index < len(session.chunks) else None
-    return found if found is not None and found.rev == rev else None

@@ -8,14 +8,17 @@ from datacat.host import needs_a_person
 from datacat.store import durable
 
 FORMAT_FILE = "format"
-VERSION = 1
+VERSION = 2
 FORMAT = b"datacat store %d\n" % VERSION
+EARLIER = (b"datacat store 1\n",)
+"""What this datacat can read too. A store is marked with the own version when it was opened: then merged entries may
+follow, which an earlier datacat would not understand."""
 
 _MARKER = re.compile(rb"datacat store (\d{1,6})\n")
 
 
 def check(root: Path) -> None:
-    """Refuse a store of another version, untouched; write the version into a new one. Raises: StoreError."""
+    """Refuse a store of an unknown version, untouched; write the version into a new one. Raises: StoreError."""
     path = root / FORMAT_FILE
     try:
         if not path.exists():
@@ -27,15 +30,25 @@ def check(root: Path) -> None:
             hint="check the path and its permissions",
             permanent=needs_a_person(error),
         ) from error
-    if found != FORMAT:
+    if trouble(found):
         raise StoreError(
             f"{root} {trouble(found)}", hint="use the datacat that wrote it, or a later one", permanent=True
         )
 
 
+def mark(root: Path) -> None:
+    """Mark a store of an earlier version with the own one. Raises: StoreError."""
+    path = root / FORMAT_FILE
+    try:
+        if path.read_bytes() != FORMAT:
+            durable.create(path, FORMAT)
+    except OSError as error:
+        raise StoreError(f"cannot write {path}: {error}", hint="check the disk and its permissions") from error
+
+
 def trouble(found: bytes) -> str:
     """Return what is wrong with a marker, as the rest of a sentence; an empty text when nothing is."""
-    if found == FORMAT:
+    if found in (FORMAT, *EARLIER):
         return ""
     marker = _MARKER.fullmatch(found)
     if marker is None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from datacat.store.sealed import HEADER, examine, record, unseal
+from datacat.store.sealed import HEADER, examine, lengths_of, record, record_bytes, unseal_record
 
 SALT = 0x9F3A0C11
 ENTRIES = [(b"k/1", b""), (b"k/2", b"two" * 20), (b"other/1", b"\0" * 40), (b"k/3", b"\xff" * 30)]
@@ -88,10 +88,13 @@ def test_a_length_that_makes_stock_semidbm_loop_for_ever_is_refused():
     assert got == ENTRIES[1:]
 
 
-def test_a_value_is_unsealed_only_with_its_own_key_and_salt():
-    value = record(SALT, 1, b"k/1", b"payload")[8 + 3 : -4]
-    assert unseal(SALT, b"k/1", value) == b"payload"
-    assert unseal(SALT, b"k/2", value) is None
-    assert unseal(SALT + 1, b"k/1", value) is None
-    assert unseal(SALT, b"k/1", value[:-1]) is None
-    assert unseal(SALT, b"k/1", b"") is None
+def test_a_record_is_unsealed_only_with_its_own_key_and_salt_and_whole():
+    whole = record(SALT, 3, b"k/1", b"payload")
+    assert unseal_record(SALT, b"k/1", whole) == b"payload"
+    assert unseal_record(SALT, b"k/2", whole) is None
+    assert unseal_record(SALT + 1, b"k/1", whole) is None
+    for cut in range(len(whole)):
+        assert unseal_record(SALT, b"k/1", whole[:cut]) is None
+    assert record_bytes(*lengths_of(whole)) == len(whole)
+    assert lengths_of(b"\0" * 8) is None
+    assert lengths_of(whole[:7]) is None

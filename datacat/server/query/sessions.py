@@ -307,7 +307,7 @@ def _deep(asked: Asked, ground: Ground) -> Callable[[Head], bool] | None:
     if not (states or ever or asked["event"]):
         return None
     query = Query(state=states, state_ever=ever, event=asked["event"])
-    return lambda head: passes_deeply(ground.store, head, query)
+    return lambda head: passes_deeply(ground.store, head.id, query)
 
 
 def _deep_page(

@@ -18,7 +18,7 @@ from datacat.server.principal import Principal, check_seen, check_writes, may_se
 from datacat.server.router import Answer, Request, Route, as_json
 from datacat.store import Head, Query
 from datacat.store.fold import public
-from datacat.store.history import states
+from datacat.store.history import state_at
 from datacat.wire import ids, routes
 from datacat.wire.lines import Line
 from datacat.wire.records import MAX_TEXT_CHARS, Beat, Close, Open, Record, Verdict, cut_text
@@ -162,10 +162,7 @@ class Api:
         at_us = filters.time_of(request, "at")
         if at_us is None:
             return as_json(self._store.state(session_id))
-        state: dict[str, Any] = {}
-        for _, state in states(self._store, session_id, to_us=at_us + 1):  # noqa: B007  the last one counts
-            pass
-        return as_json(state)
+        return as_json(state_at(self._store, session_id, at_us + 1))
 
     def add_state(self, request: Request) -> Answer:
         """POST /api/sessions/{id}/state."""

@@ -9,7 +9,7 @@ import msgspec
 from datacat.errors import WireError
 from datacat.store import Head, RecordQuery, Row, Store
 from datacat.store.fold import public, transitions_of
-from datacat.store.history import states
+from datacat.store.history import state_at, states
 from datacat.wire import lines
 from datacat.wire.records import DEFAULT_BOUNDS, Record
 from datacat.wire.state import diff, merge
@@ -102,10 +102,7 @@ def patches(store: Store, head: Head, rows: Iterable[Row]) -> list[Json]:
 
 
 def _state_before(store: Store, head: Head, t_us: int) -> Json:
-    state: Json = {"product": head.product, "version": head.version}
-    for _, state in states(store, head.id, to_us=t_us):  # noqa: B007  the last one counts
-        pass
-    return state
+    return state_at(store, head.id, t_us) or {"product": head.product, "version": head.version}
 
 
 def _folded(store: Store, head: Head) -> Iterator[Json]:

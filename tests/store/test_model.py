@@ -3,13 +3,15 @@
 import tempfile
 from pathlib import Path
 
-from hypothesis import given, settings
+import pytest
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from storing import everything, lines, opened, put, sid
 
 from datacat.errors import StoreError
-from datacat.store import Batch, CatalogueQuery, Query, RollupQuery
+from datacat.store import Batch, CatalogueQuery, Query, RollupQuery, chunks, merging
 from datacat.store.fold import Stream
+from datacat.store.history import state_at
 from datacat.store.memory import MemoryStore
 from datacat.store.semi import SemiStore
 from datacat.wire.records import Beat, Close, Dropped, Event, Gap, Metric, Open, StatePatch, Verdict
@@ -69,12 +71,20 @@ def batch_for(store, operation):
     return Batch(stream, lines(*some), start, start + 20)
 
 
-@settings(max_examples=100, deadline=None)
+@pytest.fixture(autouse=True)
+def small_steps(monkeypatch):
+    """Merge what is a few records, so that short plans go through every kind of merge."""
+    monkeypatch.setattr(chunks, "FAN", 3)
+    monkeypatch.setattr(merging, "FAN", 3)
+    monkeypatch.setattr(merging, "TARGET_BYTES", 400)
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(operations)
 def test_both_stores_tell_the_same(plan):
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "store"
-        model, store = MemoryStore(), SemiStore(root, segment_bytes=2048, now_ns=lambda: 1)
+        model, store = MemoryStore(), SemiStore(root, segment_bytes=2048, now_ns=lambda: 1, quiet_s=0.0)
         try:
             for number in range(1, 4):
                 for one in (model, store):
@@ -100,13 +110,18 @@ def test_both_stores_tell_the_same(plan):
                             pass
                     case "reopen":
                         store.close()
-                        store = SemiStore(root, segment_bytes=2048, now_ns=lambda: 1)
+                        store = SemiStore(root, segment_bytes=2048, now_ns=lambda: 1, quiet_s=0.0)
                         assert store.stats()["damaged_regions"] == 0
                 assert everything(store) == everything(model)
             assert store.rollups(ROLLUPS) == model.rollups(ROLLUPS)
             assert store.catalogue(CatalogueQuery()) == model.catalogue(CatalogueQuery())
             for number in range(1, 5):
                 assert outcome(lambda n=number: store.head(sid(n))) == outcome(lambda n=number: model.head(sid(n)))
+                for t in (0, 40, 100, 160, 201):
+                    expected, got = (
+                        outcome(lambda o=one, n=number, t=t: state_at(o, sid(n), t)) for one in (model, store)
+                    )
+                    assert got == expected
             assert {head.id for head in store.open_heads()} == {head.id for head in model.open_heads()}
             query = Query(event=("a",), sort="-updated_at", limit=2)
             assert store.heads(query) == model.heads(query)

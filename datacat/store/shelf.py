@@ -95,6 +95,8 @@ class Shelf:
 
     __slots__ = (
         "abnormal",
+        "abnormal_ends",
+        "crash_ends",
         "crashed",
         "created",
         "durations",
@@ -124,6 +126,8 @@ class Shelf:
         # Absent until there is one: most shelves need none of these.
         self.crashed: list[Ended] | tuple[()] = ()
         self.abnormal: list[Ended] | tuple[()] = ()
+        self.crash_ends: list[int] | tuple[()] = ()
+        self.abnormal_ends: list[int] | tuple[()] = ()
         self.unknown: list[Ended] | tuple[()] = ()
         self.hung: list[Ended] | tuple[()] = ()
         self.exceptions: list[tuple[int, str, int]] | tuple[()] = ()
@@ -208,8 +212,10 @@ def _rare(row: Facts) -> Iterator[tuple[str, Any]]:
     """Yield (column, value) of what only few sessions have."""
     if row.status == "crashed":
         yield "crashed", Ended(row.created, row.id, row.machine, row.end)
+        yield "crash_ends", row.end
     elif row.status == "abnormal":
         yield "abnormal", Ended(row.created, row.id, row.machine, row.end)
+        yield "abnormal_ends", row.end
     if row.unknown:
         yield "unknown", Ended(row.created, row.id, row.machine, row.end)
     if row.hung:

@@ -7,7 +7,7 @@ from typing import TypeAlias
 from datacat.server.query.asked import Asked, Filter, dimension
 from datacat.server.query.spans import Span
 from datacat.store import Fleet, Head
-from datacat.store.shelf import Facts, Shelf, facts_of
+from datacat.store.shelf import Shelf, facts_of
 
 Dims: TypeAlias = tuple[str, ...]
 _HAS = {
@@ -21,20 +21,24 @@ _OF_SHELVES = frozenset({"product", "version"})
 
 @dataclass(slots=True)
 class Cohort:
-    """The sessions of one group: shelves by product and version; heard is when the server last got anything of them."""
+    """The sessions of one group: shelves with the version that each has, None for one of many versions.
 
-    shelves: dict[tuple[str, str], Shelf] = field(default_factory=dict)
+    heard is when the server last got anything of them; versions are those of the shelf of many.
+    """
+
+    shelves: list[Shelf] = field(default_factory=list)
+    names: list[str | None] = field(default_factory=list)
     heard: int = 0
+    versions: frozenset[str] = frozenset()
 
     def merged(self, other: "Cohort") -> "Cohort":
-        """Return both in one; a product and version that both have is kept twice."""
-        shelves = dict(self.shelves)
-        for (product, version), shelf in other.shelves.items():
-            key = (product, version)
-            while key in shelves:
-                key = (key[0], key[1] + "\0")
-            shelves[key] = shelf
-        return Cohort(shelves, max(self.heard, other.heard))
+        """Return both in one."""
+        return Cohort(
+            self.shelves + other.shelves,
+            self.names + other.names,
+            max(self.heard, other.heard),
+            self.versions | other.versions,
+        )
 
 
 def cohorts(asked: Asked, fleet: Fleet, shelves: Mapping[tuple[str, str], Shelf], span: Span) -> dict[Dims, Cohort]:
@@ -49,18 +53,24 @@ def cohorts(asked: Asked, fleet: Fleet, shelves: Mapping[tuple[str, str], Shelf]
         for (product, version), shelf in mine.items():
             dims = tuple(product if name == "product" else version for name in by)
             group = found.setdefault(dims, Cohort())
-            group.shelves[product, version] = shelf
+            group.shelves.append(shelf)
+            group.names.append(version)
             group.heard = max(group.heard, fleet.heard.get((product, version), 0))
         return found
-    rows: dict[Dims, dict[tuple[str, str], list[Facts]]] = {}
-    heard: dict[Dims, int] = {}
+    rows: dict[Dims, list[Head]] = {}
     for head in heads_in(asked, fleet, mine, span):
-        dims = tuple(dimension(head, name) or "" for name in by)
-        rows.setdefault(dims, {}).setdefault((head.product, head.version), []).append(facts_of(head))
-        heard[dims] = max(heard.get(dims, 0), head.last_seen)
-    return {
-        dims: Cohort({key: Shelf(some) for key, some in parts.items()}, heard[dims]) for dims, parts in rows.items()
-    }
+        rows.setdefault(tuple([dimension(head, name) or "" for name in by]), []).append(head)
+    return {dims: _one(heads, span) for dims, heads in rows.items()}
+
+
+def _one(heads: list[Head], span: Span) -> Cohort:
+    """Return a cohort of one shelf."""
+    shelf = Shelf(map(facts_of, heads))
+    # Those that ended just when the span begins are on the shelf for what happened then, but were not there.
+    versions = frozenset(
+        head.version for head in heads if head.created_at >= span.start or not 0 < head.ended_at <= span.start
+    )
+    return Cohort([shelf], [None], max(head.last_seen for head in heads), versions)
 
 
 def heads_in(asked: Asked, fleet: Fleet, shelves: Mapping[tuple[str, str], Shelf], span: Span) -> Iterator[Head]:
@@ -116,10 +126,7 @@ def biggest(groups: dict[Dims, Cohort], count: int, span: Span, as_of: int) -> d
         return groups
     from datacat.server.query.columns import Columns
 
-    sizes = {
-        dims: Columns(list(group.shelves.values()), (span.start, span.stop), as_of).present[0]
-        for dims, group in groups.items()
-    }
+    sizes = {dims: Columns(group.shelves, (span.start, span.stop), as_of).present[0] for dims, group in groups.items()}
     ordered = sorted(groups, key=lambda dims: (-sizes[dims], dims))
     kept = {dims: groups[dims] for dims in ordered[:count]}
     rest = Cohort()

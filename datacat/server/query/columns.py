@@ -12,6 +12,7 @@ from typing import TypeAlias
 from datacat.store.shelf import Ended, HangRow, Shelf
 
 Column: TypeAlias = Sequence[int]
+_ENDS = {"crashed": "crash_ends", "abnormal": "abnormal_ends"}
 
 
 class Columns:
@@ -47,13 +48,22 @@ class Columns:
 
     def began(self, name: str) -> list[int]:
         """Sessions that began in each bucket and are in the column crashed, abnormal, unknown or hung."""
-        rows = self._rows(name)
-        return counts(sorted(row.created for row in rows if row.created < self.stop), self.edges)
+        return counts(sorted(row.created for row in self._rows(name)), self.edges)
 
     def finished(self, name: str) -> list[int]:
-        """Sessions of the column crashed, abnormal or unknown that ended in each bucket."""
-        ends = [row.end for shelf in self.shelves for row in getattr(shelf, name)]
-        return counts(sorted(end for end in ends if self.start <= end < self.stop), self.edges)
+        """Sessions of the column crashed or abnormal that ended in each bucket."""
+        return self._count([getattr(shelf, _ENDS[name]) for shelf in self.shelves])
+
+    def there(self, name: str) -> int:
+        """Return how many sessions of the column crashed or abnormal were there in the whole span."""
+        found = 0
+        for shelf in self.shelves:
+            rows: list[Ended] = getattr(shelf, name)
+            if rows:
+                at_start = rows[bisect_left(rows, (self.start,)) : bisect_left(rows, (self.start + 1,))]
+                found += bisect_left(rows, (self.stop,)) - bisect_right(getattr(shelf, _ENDS[name]), self.start)
+                found += sum(row.end == self.start for row in at_start)
+        return found
 
     @cached_property
     def ended(self) -> list[int]:
@@ -120,9 +130,12 @@ class Columns:
     @cached_property
     def exceptions(self) -> list[int]:
         """The exceptions of sessions that began in each bucket."""
-        rows = sorted(
-            (created, count) for shelf in self.shelves for created, _, count in shelf.exceptions if created < self.stop
-        )
+        rows = []
+        for shelf in self.shelves:
+            part = shelf.exceptions
+            for created, _, count in part[bisect_left(part, (self.start,)) : bisect_left(part, (self.stop,))]:
+                rows.append((created, count))
+        rows.sort()
         places = [bisect_left(rows, (edge,)) for edge in self.edges]
         return [sum(count for _, count in rows[low:high]) for low, high in pairwise(places)]
 
@@ -146,7 +159,8 @@ class Columns:
         over: list[tuple[int, str]] = []
         here: dict[str, int] = {}
         if len(self.edges) == 2:
-            return [len(self._machines_here())]
+            over_start = {shelf.machines[at] for shelf in self.shelves for at in shelf.straddling(self.start)}
+            return [len((self.machines_begun | over_start) - {""})]
         for shelf in self.shelves:
             for at in shelf.straddling(self.start):
                 here[shelf.machines[at]] = here.get(shelf.machines[at], 0) + 1
@@ -158,28 +172,26 @@ class Columns:
             over += [(end, machine) for created, machine, end in rows if end > created]
         return _distinct(sorted(begun), sorted(over), here, self.edges)
 
-    def _machines_here(self) -> set[str]:
+    @cached_property
+    def machines_begun(self) -> set[str]:
+        """The machines on which a session began in the whole span."""
         found: set[str] = set()
         for shelf in self.shelves:
             low, high = bisect_left(shelf.created, self.start), bisect_left(shelf.created, self.stop)
             found.update(shelf.machines[low:high])
-            found.update(shelf.machines[at] for at in shelf.straddling(self.start))
-        return found - {""}
+        found.discard("")
+        return found
 
     def machines_of(self, name: str) -> int:
-        """Return how many machines had a session that began in the whole span; name: only those of that column."""
-        found: set[str] = set()
-        if name:
-            found = {row.machine for row in self._rows(name) if row.created < self.stop}
-        else:
-            for shelf in self.shelves:
-                low, high = bisect_left(shelf.created, self.start), bisect_left(shelf.created, self.stop)
-                found.update(shelf.machines[low:high])
-        return len(found - {""})
+        """Return on how many machines a session of a column of rare ones began in the whole span."""
+        return len({row.machine for row in self._rows(name)} - {""})
 
     def _rows(self, name: str) -> Iterable[Ended]:
-        """Return the rows of a column of rare sessions that began at start or later."""
-        return [row for s in self.shelves for row in getattr(s, name)[bisect_left(getattr(s, name), (self.start,)) :]]
+        """Return the rows of a column of rare sessions that began in the span."""
+        for shelf in self.shelves:
+            rows: list[Ended] = getattr(shelf, name)
+            if rows:
+                yield from rows[bisect_left(rows, (self.start,)) : bisect_left(rows, (self.stop,))]
 
     def _count(self, columns: Sequence[Column]) -> list[int]:
         if len(self.edges) == 2:

@@ -6,7 +6,7 @@ Rates lie between 0 and 1 and are null, never 1, where there is nothing to divid
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from datacat.server.query.columns import Columns, quantile
 from datacat.server.query.shape import Column
@@ -204,7 +204,7 @@ def _seconds(values: Iterable[int]) -> list[Value]:
 
 def machines_free(columns: Columns, name: str) -> Value:
     """Return the share of the machines with a started session that had none in the column; null without machines."""
-    whole = columns.machines_of("")
+    whole = len(columns.machines_begun)
     return 1 - columns.machines_of(name) / whole if whole else None
 
 
@@ -216,9 +216,6 @@ def status_counts(columns: Columns) -> dict[str, int]:
             if created < columns.stop:
                 found[status] += 1
     for name in ("crashed", "abnormal"):
-        rows: list[Any] = [row for shelf in columns.shelves for row in getattr(shelf, name)]
-        found[name] = sum(
-            row.created < columns.stop and (row.created >= columns.start or row.end > columns.start) for row in rows
-        )
+        found[name] = columns.there(name)
     found["ended"] = columns.present[0] - sum(found.values())
     return found

@@ -61,7 +61,7 @@ class Result:
 class Endpoint:
     """One endpoint below /api/query/. columns are all that its rows may have; the first `always` of them always do.
 
-    example is a query that a test asks.
+    example is a query that a test asks. open_ended: rows may have columns that are named by the question (tag:KEY).
     """
 
     path: str
@@ -72,3 +72,4 @@ class Endpoint:
     answer: Callable[..., Result]
     always: int = 0
     example: str = ""
+    open_ended: bool = False

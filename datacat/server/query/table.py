@@ -1,6 +1,18 @@
 """The table of the query layer: every endpoint with its parameters, columns and function."""
 
-from datacat.server.query import counted, crashes, events, hangs, health, metrics, service, sessions, state, values
+from datacat.server.query import (
+    counted,
+    crashes,
+    events,
+    hangs,
+    health,
+    metrics,
+    service,
+    sessions,
+    state,
+    summary,
+    values,
+)
 from datacat.server.query import parameters as p
 from datacat.server.query.measures import HANG_MEASURES, MEASURES, SHARES
 from datacat.server.query.shape import Endpoint, Parameter
@@ -27,13 +39,13 @@ TABLE: tuple[Endpoint, ...] = (
             p.BY,
             Parameter("compare", "word", "add columns prev_*", ("previous",)),
             p.FAILURES,
-            p.sort("-sessions", (*(c.name for c in _DIMS), *(c.name for c in health.SUMMARY_COLUMNS))),
+            p.sort("-sessions", (*(c.name for c in _DIMS), *(c.name for c in summary.SUMMARY_COLUMNS))),
             p.limit(),
             Parameter("zero", "flag", "rows also for groups without a session in the span", ("0", "1"), "0"),
         ),
-        (*health.SUMMARY_COLUMNS, *_DIMS),
-        health.summary,
-        len(health.SUMMARY),
+        (*summary.SUMMARY_COLUMNS, *_DIMS),
+        summary.summary,
+        len(summary.SUMMARY),
         "from=-7d&by=version",
     ),
     Endpoint(

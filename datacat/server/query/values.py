@@ -1,10 +1,11 @@
 """The values that a dimension has: what variables and selection lists offer."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from datacat.errors import Deleted, NotFound
-from datacat.server.query.asked import Asked
-from datacat.server.query.cohorts import cohorts
+from datacat.server.query.asked import Asked, dimension
+from datacat.server.query.cohorts import cohorts, heads_in, is_plain, of_shelf
 from datacat.server.query.columns import Columns
 from datacat.server.query.ground import Ground
 from datacat.server.query.ordering import newest_version
@@ -66,18 +67,24 @@ def values(asked: Asked, ground: Ground) -> Result:
 
 
 def _of_sessions(asked: Asked, ground: Ground) -> list[Row]:
-    by = Asked(
-        asked.now_us, asked.span, {**asked.values, "by": (asked["dim"],), "q": ""}, asked.filters, asked.products
-    )
-    limits = (asked.span.start, asked.span.stop)
+    dim = asked["dim"]
+    own = replace(asked, values={**asked.values, "by": (dim,), "q": ""})
+    start, stop = asked.span
     fleet = ground.store.fleet
-    rows = []
+    found: dict[str, tuple[int, int]] = {}
     with fleet.reading() as shelves:
-        for (value,), group in cohorts(by, fleet, shelves, asked.span).items():
-            count = Columns(list(group.shelves.values()), limits, asked.now_us).present[0]
-            if count:
-                rows.append(_row(value, count, group.heard))
-    return rows
+        if dim in ("product", "version") and is_plain(own):
+            for (value,), group in cohorts(own, fleet, shelves, asked.span).items():
+                count = Columns(group.shelves, (start, stop), asked.now_us).present[0]
+                found[value] = (count, group.heard)
+        else:
+            mine = {key: shelf for key, shelf in shelves.items() if of_shelf(own, *key)}
+            for head in heads_in(own, fleet, mine, asked.span):
+                if head.created_at >= start or not 0 < head.ended_at <= start:
+                    value = dimension(head, dim) or ""
+                    count, seen = found.get(value, (0, 0))
+                    found[value] = (count + 1, max(seen, head.last_seen))
+    return [_row(value, count, seen) for value, (count, seen) in found.items() if count]
 
 
 def _of_catalogue(asked: Asked, ground: Ground) -> list[Row]:

@@ -173,7 +173,7 @@ def queries(points, weeks, rounds):
             pages.relieve()
             stored += sum(row[4].count for row in delta.rows)
         pages.write_all()
-        while pages._grow_old(NOW_MIN):  # noqa: SLF001  as tend() does, a page at a time
+        while pages._grow_old(NOW_MIN):
             pass
         pages.write_all()
         files = list((root / "rollups").iterdir())

@@ -38,6 +38,11 @@ def _list_of(name: str, items: Json) -> Json:
     return _object([name, "next_cursor"], {name: {"type": "array", "items": items}, "next_cursor": _MAYBE_TEXT})
 
 
+def _or_null(schema: Json) -> Json:
+    """Return the schema for a member that may be null, which is the same as leaving it out."""
+    return {"anyOf": [schema, {"type": "null"}]}
+
+
 SCHEMAS: dict[str, Json] = {
     "Head": _object(
         ["id", "product", "version", "created_at", "status", "active", "counts"],
@@ -81,36 +86,36 @@ SCHEMAS: dict[str, Json] = {
             "version": _NAME,
             "id": _UUID,
             **dict.fromkeys(("hostname", "machine_id", "environment"), _TEXT),
-            "pid": {"type": "integer", "minimum": 0, "maximum": 2**31},
-            "started_at": _TIME,
-            "state": _STATE,
+            "pid": {"type": ["integer", "null"]},
+            "started_at": _or_null(_TIME),
+            "state": _or_null(_STATE),
         },
     ),
     "Event": _object(
         ["name"],
         {
             "name": _NAME,
-            "timestamp": _TIME,
-            "level": {"type": "string", "enum": list(LEVELS)},
+            "timestamp": _or_null(_TIME),
+            "level": _or_null({"type": "string", "enum": list(LEVELS)}),
             **dict.fromkeys(("category", "group", "message", "exception_type", "exception_msg"), _TEXT),
-            **{name: {"type": "array", "items": _TEXT} for name in ("labels", "stacktrace")},
-            "data": {"type": "object"},
-            "source_file": _TEXT,
-            "source_line": {"type": "integer", "minimum": 0, "maximum": 2**31},
-            "source_function": _TEXT,
+            **{name: _or_null({"type": "array", "items": _TEXT}) for name in ("labels", "stacktrace")},
+            "data": {"type": ["object", "null"]},
+            "source_file": _or_null(_TEXT),
+            "source_line": {"type": ["integer", "null"]},
+            "source_function": _or_null(_TEXT),
         },
     ),
     "Metric": _object(
         ["name", "value"],
         {
             "name": _NAME,
-            "timestamp": _TIME,
-            "type": {"type": "string", "enum": list(METRIC_TYPES)},
+            "timestamp": _or_null(_TIME),
+            "type": _or_null({"type": "string", "enum": list(METRIC_TYPES)}),
             "value": {"type": "number", "minimum": -1e300, "maximum": 1e300},
-            "count": {"type": "integer", "minimum": 1, "maximum": 2**31},
-            "unit": _TEXT,
-            "tags": {"type": "array", "items": _TEXT},
-            "metadata": {"type": "object"},
+            "count": {"type": ["integer", "null"]},
+            "unit": _or_null(_TEXT),
+            "tags": _or_null({"type": "array", "items": _TEXT}),
+            "metadata": {"type": ["object", "null"]},
         },
     ),
     "Daemon": _object(
@@ -118,8 +123,8 @@ SCHEMAS: dict[str, Json] = {
         {
             "id": {"type": "string", "minLength": 1, "maxLength": 64},
             **dict.fromkeys(("hostname", "machine_id", "boot_id", "version", "platform"), _TEXT),
-            "pid": {"type": "integer", "minimum": 0, "maximum": 2**31},
-            "sessions": {"type": "array", "items": _UUID},
+            "pid": {"type": ["integer", "null"]},
+            "sessions": _or_null({"type": "array", "items": _UUID}),
         },
     ),
     "NewKey": _object(
@@ -127,8 +132,8 @@ SCHEMAS: dict[str, Json] = {
         {
             "name": {"type": "string", "pattern": "^[a-z][a-z0-9-]{0,30}$"},
             "role": {"type": "string", "enum": ["ingest", "read", "admin"]},
-            "products": {"type": "array", "items": _NAME},
-            "expires_at": _TIME,
+            "products": _or_null({"type": "array", "items": _NAME}),
+            "expires_at": _or_null(_TIME),
         },
     ),
 }
@@ -204,14 +209,14 @@ ROUTES: dict[tuple[str, str], About] = {
     ("POST", f"{_ONE}/end"): About(
         "The session has ended",
         {200: _json(_OK)},
-        _json(_object([], {"exit_code": {"type": "integer", "minimum": -(2**31), "maximum": 2**32}})),
+        _json(_object([], {"exit_code": {"type": ["integer", "null"]}})),
         body_required=False,
         tag=_SESSIONS,
     ),
     ("POST", f"{_ONE}/crash"): About(
         "The session has crashed",
         {200: _json(_OK)},
-        _json(_object([], {"reason": {"type": "string", "maxLength": 200}})),
+        _json(_object([], {"reason": {"type": ["string", "null"]}})),
         body_required=False,
         tag=_SESSIONS,
     ),
@@ -223,7 +228,7 @@ ROUTES: dict[tuple[str, str], About] = {
     ("POST", "/api/daemons/{id}/heartbeat"): About(
         "Renew the lease of a daemon",
         {200: _json(_LEASE)},
-        _json(_object([], {"sessions": {"type": "array", "items": _UUID}})),
+        _json(_object([], {"sessions": _or_null({"type": "array", "items": _UUID})})),
         body_required=False,
         tag="daemons",
     ),
@@ -274,8 +279,8 @@ _COUNT: Json = {"type": "integer", "minimum": 0, "maximum": 2**62}
 _ENDS = [reason for reasons in END_REASONS.values() for reason in reasons]
 _PARAMETERS: dict[str, Json] = {
     "limit": {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100},
-    "from": {"type": "integer", "minimum": 0, "maximum": 4_000_000_000, "description": "a time"},
-    "to": {"type": "integer", "minimum": 0, "maximum": 4_000_000_000, "description": "a time"},
+    "from": {"type": "string", "description": "RFC 3339, or Unix seconds, ms or us", "examples": ["1800000000"]},
+    "to": {"type": "string", "description": "RFC 3339, or Unix seconds, ms or us", "examples": ["1800000000"]},
     "order": {"type": "string", "enum": ["asc", "desc"]},
     "at": {"type": "string", "enum": ["start", "overlap", "end"]},
     "status": {"type": "string", "enum": list(STATUS_CODES)},
@@ -292,8 +297,10 @@ _PARAMETERS: dict[str, Json] = {
 }
 
 
-def parameter(name: str) -> Json:
-    """Return the schema of a parameter by its name, which means the same everywhere; a text when nothing is known."""
+def parameter(path: str, name: str) -> Json:
+    """Return the schema of a parameter; a text when nothing more is known."""
+    if name == "at" and path.endswith("/state"):
+        return _PARAMETERS["from"]
     return _PARAMETERS.get(name, _TEXT)
 
 

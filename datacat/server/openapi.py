@@ -37,19 +37,19 @@ _PROBLEMS = {
     500: "the server failed; its log says why",
     503: "not now; Retry-After tells when to come again",
 }
-_READ = (400, 401, 403, 404, 405, 406, 410, 422, 429, 500, 503)
-_WRITE = (400, 401, 403, 404, 405, 406, 408, 409, 410, 413, 415, 422, 429, 500, 503)
+_READ = (400, 401, 403, 404, 405, 406, 408, 410, 414, 422, 429, 431, 500, 503)
+_WRITE = (400, 401, 403, 404, 405, 406, 408, 409, 410, 413, 414, 415, 422, 429, 431, 500, 503)
 
 _TIME = {
     "type": "string",
     "description": "RFC 3339, Unix seconds, ms or us, now, now-6h or -6h",
-    "pattern": r"^([0-9]{1,15}|(now)?-[0-9]{1,5}(s|m|h|d)|now|20[0-9]{2}-0[1-9]-[0-2][1-8]T[01][0-9]:[0-5]0:00Z)?$",
+    "examples": ["-6h", "2026-01-31T12:00:00Z", "1800000000"],
 }
-_LENGTH = {"type": "string", "pattern": r"^(auto|[1-9][0-9]{0,8}(ms|s|m|h|d)?)$"}
+_LENGTH = {"type": "string", "pattern": r"^(auto|[1-9][0-9]{0,8}(ms|s|m|h|d|w)?|\$.*)?$"}
 
 
-def route(table: Iterable[Route]) -> Route:
-    """Return the route of /openapi.json, for a table of all routes that it describes beside itself."""
+def described_too(table: Iterable[Route]) -> list[Route]:
+    """Return the table with the route of /openapi.json, which describes them all."""
     made: list[Answer] = []
 
     def handle(_request: Request) -> Answer:
@@ -58,9 +58,8 @@ def route(table: Iterable[Route]) -> Route:
             made.append(as_json(document(known)))
         return made[0]
 
-    own = Route("GET", "/openapi.json", handle, "read")
-    known = [*table, own]
-    return own
+    known = [*table, Route("GET", "/openapi.json", handle, "read")]
+    return known
 
 
 def document(table: Iterable[Route]) -> Json:
@@ -145,7 +144,7 @@ def _other(one: Route) -> Json:
         for name in names
     ]
     for name in one.parameters:
-        schema = dict(described.parameter(name))
+        schema = dict(described.parameter(one.path, name))
         required = name in about.required
         parameters.append({"name": name, "in": "query", "required": required, "schema": schema})
     operation: Json = {
@@ -190,7 +189,7 @@ def _schema(one: Parameter) -> Json:
     if one.kind == "names" and one.name == "by":
         text = {"type": "string", "enum": ["name", "product", "version", "hostname", "session", "tag:room"]}
     return {
-        "schema": {"type": "array", "items": text, "maxItems": 50, **at_least},
+        "schema": {"type": "array", "items": text, "maxItems": 500, **at_least},
         "style": "form",
         "explode": False,
     }
@@ -247,5 +246,5 @@ def _security(one: Route) -> list[Json]:
 
 
 def _name(one: Route) -> str:
-    words = [word.strip("{}").replace(".", "_") for word in one.path.split("/") if word and word != "api"]
-    return "_".join([one.method.lower(), *words])
+    words = [word.strip("{}").replace(".", "_") for word in one.path.split("/")[1:]]
+    return "_".join([one.method.lower(), *(words if any(words) else ["root"])])

@@ -32,6 +32,7 @@ from datacat.server.keyapi import KeyApi
 from datacat.server.keys import KeyFile, Ring
 from datacat.server.leases import Leases
 from datacat.server.notify import Notifier, Rate, how_it_goes
+from datacat.server.openapi import described_too
 from datacat.server.own import OwnStream, now_us
 from datacat.server.pressure import Pressure
 from datacat.server.pulse import STEP_S, Pulse, own_usage
@@ -250,7 +251,7 @@ def site(
         *Site(ground, own.clock_us, leases=leases, live=live, ring=doors.ring).routes(),
         *query_routes(ground, own.clock_us),
     ]
-    app = router.application(router.Router(table, doors))
+    app = router.application(router.Router(described_too(table), doors))
     batches = ingest.Ingest(own, leases, doors, Pressure(live.now.threads))
 
     def serve(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:

@@ -27,7 +27,7 @@ class Trust(NamedTuple):
     ca_file: str = ""
 
     def key(self) -> str:
-        """Return the key (of its file the first line), or an empty text. Raises: ConfigError when the file is not read."""
+        """Return the key (of its file the first line), or an empty text. Raises: ConfigError when it is not read."""
         if self.api_key or not self.api_key_file:
             return self.api_key
         try:

@@ -32,9 +32,9 @@ _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 class Uplink:
     """One server, as a daemon speaks to it.
 
-    boot is the server's random id of its start, empty until it answered; batches counts those that it took, sent_at_s is
-    the monotonic time of the last pass with one: a batch renews the lease. trouble says why the newest request was not
-    taken; empty when it was.
+    boot is the server's random id of its start, empty until it answered; batches counts those that it took, sent_at_s
+    is the monotonic time of the last pass with one: a batch renews the lease. trouble says why the newest request was
+    not taken; empty when it was.
     """
 
     def __init__(self, url: str, *, daemon_id: str = "", trust: Trust = Trust(), compress: bool = True) -> None:  # noqa: B008  immutable

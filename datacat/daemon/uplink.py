@@ -11,7 +11,7 @@ import msgspec
 
 from datacat.daemon.backoff import LONGEST_LOCAL_WAIT_S, LONGEST_WAIT_S, Backoff
 from datacat.daemon.config import Config, adjusted
-from datacat.daemon.transport import Trust, open_session
+from datacat.daemon.transport import PRIORITY_HEADER, Trust, open_session
 from datacat.errors import ConfigError, UplinkError
 from datacat.wire import routes
 from datacat.wire.layout import Meta
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 CONNECT_TIMEOUT_S = 2.0
 READ_TIMEOUT_S = 10.0
 DAEMON_HEADER = "Datacat-Daemon"
-URGENT_HEADER = "Datacat-Urgent"
-"""1 on a batch with a session's beginning or end: a server that is behind takes those first."""
 REFUSED = frozenset({401, 403})
 """The server does not let us write; a person has to change that."""
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -54,7 +52,7 @@ class Uplink:
         """Send a batch; return the answer {acked, boot}. Raises: UplinkError."""
         headers = {"Content-Type": routes.NDJSON}
         if urgent:
-            headers[URGENT_HEADER] = "1"
+            headers[PRIORITY_HEADER] = "first"
         if self._compress and body:
             import zstandard
 

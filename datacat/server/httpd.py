@@ -38,7 +38,7 @@ QUEUE_SIZE = 128
 """Requests of one lane that wait for a thread; more are told 503."""
 BUFFER_BYTES = 32 * 1024 * 1024
 """So much all connections hold together of requests that have not come whole and are not small."""
-_PEEK_BYTES = 256
+_PEEK_BYTES = 1024
 _FIRST = re.compile(rb"(?:GET|HEAD) |POST [^ ]*[?&]from=0[& ]|[^\0]*\r\ndatacat-priority: *first *\r\n", re.IGNORECASE)
 """How requests of the first lane begin: reads, what opens a stream, and what its sender says is urgent."""
 

@@ -85,3 +85,13 @@ def test_bodies_are_compressed_unless_told_otherwise(server):
         uplink.close()
         assert server.requests[-1][3] == b"line\n" * 100
         assert ("Content-Encoding" in server.requests[-1][2]) == compress
+
+
+def test_the_beginning_and_the_end_of_a_session_ask_to_pass_first(uplink, server):
+    server.plan("/api/x", (200, {}, {}), (200, {}, {}))
+    uplink.post_batch("/api/x", b"", urgent=True)
+    uplink.post_batch("/api/x", b"")
+    words = [headers["Datacat-Priority"] for _, _, headers, _ in server.requests]
+    assert words == ["first", "normal"]
+    first_header = next(name for name in server.requests[0][2] if name not in ("Host", "Accept-Encoding"))
+    assert first_header == "Datacat-Priority"

@@ -94,6 +94,7 @@ class Shelf:
     """
 
     __slots__ = (
+        "_durations",
         "abnormal",
         "abnormal_ends",
         "crash_ends",
@@ -123,6 +124,7 @@ class Shelf:
         self.ended = array("q", [end for end, _ in closed])
         self.durations = array("q", [duration for _, duration in closed])
         self.open: dict[str, tuple[int, str]] = {}
+        self._durations: list[tuple[tuple[int, int], list[int]]] = []
         # Absent until there is one: most shelves need none of these.
         self.crashed: list[Ended] | tuple[()] = ()
         self.abnormal: list[Ended] | tuple[()] = ()
@@ -150,6 +152,7 @@ class Shelf:
         if row.end:
             place = bisect_left(self.ended, row.end)
             self.ended.insert(place, row.end)
+            self._durations = []
             self.durations.insert(place, row.end - row.created)
         self._add_rare(row)
 
@@ -162,6 +165,7 @@ class Shelf:
             while self.durations[place] != row.end - row.created:
                 place += 1
             del self.ended[place], self.durations[place]
+            self._durations = []
         self.open.pop(row.id, None)
         for name, value in _rare(row):
             column: list[Any] = getattr(self, name)
@@ -182,6 +186,19 @@ class Shelf:
                 insort(column, value)
             else:
                 setattr(self, name, [value])
+
+    def durations_between(self, start: int, stop: int) -> list[int]:
+        """Return how long the sessions were open that ended in [start, stop), ascending; not to be changed.
+
+        The two newest answers are kept: the same span a little later mostly has the same sessions.
+        """
+        places = bisect_left(self.ended, start), bisect_left(self.ended, stop)
+        for known in self._durations:
+            if known[0] == places:
+                return known[1]
+        found = sorted(self.durations[places[0] : places[1]])
+        self._durations = [*self._durations[-1:], (places, found)]
+        return found
 
     def overlapping(self, start: int, stop: int) -> Iterator[int]:
         """Yield the indexes of the sessions that began in [start, stop), or before and were open after start."""

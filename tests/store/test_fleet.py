@@ -10,7 +10,7 @@ from datacat.store.memory import MemoryStore
 from datacat.store.shelf import Shelf, facts_of
 from datacat.wire.records import Close, Event, Verdict
 
-COLUMNS = Shelf.__slots__
+COLUMNS = tuple(name for name in Shelf.__slots__ if not name.startswith("_"))
 
 
 def content(shelves):

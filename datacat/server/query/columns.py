@@ -152,6 +152,18 @@ class Columns:
             bucket.sort()
         return found
 
+    def duration_quantile(self, share: float) -> list[float | None]:
+        """Return a quantile of the durations, in us, for each bucket."""
+        if len(self.edges) > 2:
+            return [quantile(bucket, share) for bucket in self.durations]
+        runs = [run for shelf in self.shelves if (run := shelf.durations_between(self.start, self.stop))]
+        if not runs:
+            return [None]
+        place = (sum(map(len, runs)) - 1) * share
+        low = kth(runs, int(place))
+        high = kth(runs, int(place) + 1) if place > int(place) else low
+        return [low + (high - low) * (place - int(place))]
+
     @cached_property
     def machines(self) -> list[int]:
         """The machines that had an open session in each bucket."""
@@ -208,6 +220,8 @@ class Columns:
     def _integral(self, starts: Sequence[Column], ends: Sequence[Column]) -> list[int]:
         """Return, for each bucket and not beyond as_of, the integral of how many starts there were less the ends."""
         edges = [min(edge, self.as_of) for edge in self.edges]
+        if len(edges) == 2:
+            return [_area(starts, *edges) - _area(ends, *edges)]
         level = sum(bisect_left(c, edges[0]) for c in starts) - sum(bisect_left(c, edges[0]) for c in ends)
         ups, downs = self._merged(starts, edges[0], edges[-1]), self._merged(ends, edges[0], edges[-1])
         up, down = _places(ups, edges), _places(downs, edges)
@@ -217,6 +231,27 @@ class Columns:
             found.append(level * (high - low) + len(more) * high - sum(more) - len(fewer) * high + sum(fewer))
             level += len(more) - len(fewer)
         return found
+
+
+def _area(columns: Iterable[Column], low: int, high: int) -> int:
+    """Return the integral from low to high of how many values were passed."""
+    area = 0
+    for column in columns:
+        first, last = bisect_left(column, low), bisect_left(column, high)
+        area += first * (high - low) + (last - first) * high - sum(column[first:last])
+    return area
+
+
+def kth(runs: Sequence[Sequence[int]], place: int) -> int:
+    """Return the value at a place of all values in ascending order; each run is sorted."""
+    low, high = min(run[0] for run in runs), max(run[-1] for run in runs)
+    while low < high:
+        middle = (low + high) // 2
+        if sum(bisect_right(run, middle) for run in runs) > place:
+            high = middle
+        else:
+            low = middle + 1
+    return low
 
 
 def counts(column: Column, edges: Sequence[int]) -> list[int]:

@@ -112,7 +112,7 @@ def duration(share: float) -> Compute:
     """Return the function for a quantile of how long the sessions were open that ended."""
 
     def compute(columns: Columns, _how: How) -> list[Value]:
-        return [None if (q := quantile(bucket, share)) is None else q / US for bucket in columns.durations]
+        return [None if q is None else q / US for q in columns.duration_quantile(share)]
 
     return compute
 

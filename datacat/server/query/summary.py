@@ -89,6 +89,11 @@ class _Group:
             self._known[name] = _CELLS[name](self)
         return self._known[name]
 
+    @property
+    def has_any(self) -> bool:
+        """Whether any session was there."""
+        return bool(self.cohort.versions) or any(self[name] for name in ("sessions", "hangs", "open"))
+
     def status(self, *names: str) -> int:
         """Return how many sessions have one of these statuses now."""
         if self._status is None:
@@ -137,8 +142,8 @@ _CELLS: dict[str, Callable[[_Group], Any]] = {
     "hung_now": lambda group: group.status("hung"),
     "suspended": lambda group: group.status("suspended"),
     "ended": lambda group: group.status("ended"),
-    "crashed": lambda group: group.status("crashed"),
-    "abnormal": lambda group: group.status("abnormal"),
+    "crashed": lambda group: group.columns.there("crashed"),
+    "abnormal": lambda group: group.columns.there("abnormal"),
     "hung": lambda group: len({hang.id for hang in group.columns.hangs[0]}),
     "crash_rate": lambda group: ratio(group.columns.began("crashed"), group.columns.started)[0],
     "crash_free_machines": lambda group: machines_free(group.columns, "crashed"),
@@ -166,6 +171,7 @@ class _Table:
             groups = {(): Cohort()}
         self.groups = {dims: _Group(asked, cohort, span) for dims, cohort in groups.items()}
         self.nothing = _Group(asked, Cohort(), span)
+        self._all = _Group(asked, Cohort([shelf for cohort in groups.values() for shelf in cohort.shelves]), span)
         self._wholes: dict[str, float] = {}
 
     def value(self, dims: Dims, name: str) -> Any:
@@ -175,7 +181,9 @@ class _Table:
             return group[name]
         base = SHARES[name][0]
         if name not in self._wholes:
-            self._wholes[name] = sum(one[base] for one in self.groups.values())
+            # The machines of groups add up to more than there are; all else is counted once for all.
+            parts = self.groups.values() if base == "machines" else [self._all]
+            self._wholes[name] = sum(one[base] for one in parts)
         return group[base] / self._wholes[name] if self._wholes[name] else None
 
 
@@ -199,7 +207,7 @@ def summary(asked: Asked, ground: Ground) -> Result:
 
         shown = list(now.groups)
         if by and not asked["zero"]:
-            shown = [dims for dims in shown if any(now.value(dims, name) for name in ("sessions", "hangs", "open"))]
+            shown = [dims for dims in shown if now.groups[dims].has_any]
         field = asked["sort"].removeprefix("-")
         known = field in {column.name for column in columns}
         keys: list[Row] = [

@@ -89,7 +89,7 @@ TABLE: tuple[Endpoint, ...] = (
         "metrics and tags as the apps named them. Versions are sorted newest first, others by count.",
         (
             Parameter("dim", "word", "the dimension", values.DIMS, required=True),
-            *(parameter for parameter in p.COMMON if parameter.name not in ("q", "has")),
+            *(parameter for parameter in p.COMMON if parameter.name != "q"),
             Parameter("q", "text", "a text that the value contains"),
             p.limit(),
             Parameter("placeholder", "text", "the value of one row when there is none"),

@@ -4,6 +4,7 @@ A record that is stored must be readable for ever: each member of a line is deco
 does not know. Of a member that stands twice the last one counts, for the check and for every reader.
 """
 
+from operator import is_
 from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
@@ -69,13 +70,17 @@ def checked(body: bytes, frame: bytes | None = None) -> Packed:
 
 def _one_by_one(raws: list[bytes], count: int, body: bytes, frame: bytes | None) -> Packed:
     """Check each line by itself; nearly all batches that come here have one or two odd lines."""
-    mended: list[Line] = []
+    records: list[Any] = []
+    kept: list[bytes] = []
     errors: list[dict[str, str]] = []
     for index, raw in enumerate(raws):
         try:
-            mended.append(_line(raw))
+            line = _line(raw)
         except WireError as error:
             errors.append({"pointer": f"/{index}{error.pointer}", "detail": str(error)})
+        else:
+            records.append(line.record)
+            kept.append(line.raw)
     if errors:
         raise Refusal(
             422,
@@ -83,9 +88,9 @@ def _one_by_one(raws: list[bytes], count: int, body: bytes, frame: bytes | None)
             hint="leave them out or repair them",
             errors=errors[:_MAX_NAMED],
         )
-    as_they_came = len(raws) == count and all(line.raw is raw for line, raw in zip(mended, raws, strict=True))
+    as_they_came = len(raws) == count and all(map(is_, kept, raws))
     keep = frame if frame and as_they_came and _is_worth_keeping(frame, body) else None
-    return Packed([line.record for line in mended], [line.raw for line in mended], keep)
+    return Packed(records, kept, keep)
 
 
 def _line(raw: bytes) -> Line:

@@ -91,7 +91,12 @@ class Config:
         "it within seconds after the files have changed.",
     )
     tls_key: str = setting("", text, "the path of a PEM file", "The private key of tls_cert, without a password.")
-    threads: int = setting(8, whole(1, 256), "a whole number from 1 to 256", "How many requests are served at once.")
+    threads: int = setting(
+        10,
+        whole(1, 256),
+        "a whole number from 1 to 256",
+        "How many requests are served at once; two of the threads never serve ordinary batches.",
+    )
     max_connections: int = setting(
         800,
         whole(1, 100_000),

@@ -112,6 +112,7 @@ class Connections(ConnectionManager):
                 else:
                     self._take(fd, conn)
                     self.server.process_conn(conn)
+            self.server.relieve()
             now = time.monotonic()
             if now - scanned >= SCAN_S and self._unfinished:
                 scanned = now

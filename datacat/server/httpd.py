@@ -39,8 +39,12 @@ QUEUE_SIZE = 128
 BUFFER_BYTES = 32 * 1024 * 1024
 """So much all connections hold together of requests that have not come whole and are not small."""
 _PEEK_BYTES = 1024
-_FIRST = re.compile(rb"(?:GET|HEAD) |POST [^ ]*[?&]from=0[& ]|[^\0]*\r\ndatacat-priority: *first *\r\n", re.IGNORECASE)
-"""How requests of the first lane begin: reads, what opens a stream, and what its sender says is urgent."""
+_FIRST = re.compile(
+    rb"(?:GET|HEAD) (?![^ ]*=all)(?!/api/(?:grafana|data)/sessions)"
+    rb"|POST [^ ]*[?&]from=0[& ]|[^\0]*\r\ndatacat-priority: *first *\r\n",
+    re.IGNORECASE,
+)
+"""How requests of the first lane begin: reads (not of whole sessions), what opens a stream, what is said urgent."""
 
 App = Callable[..., Iterable[bytes]]
 """A WSGI application."""
@@ -49,7 +53,7 @@ App = Callable[..., Iterable[bytes]]
 class Limits(NamedTuple):
     """What one server allows."""
 
-    threads: int = 8
+    threads: int = 10
     max_connections: int = 800
     head_s: float = HEAD_S
     body_s: float = BODY_S
@@ -62,7 +66,8 @@ class Server(wsgi.Server):
     """Serves a socket that is bound already; a new connection waits in the selector, not in a worker thread.
 
     hot is the WSGI application for batches, which are given to it without cheroot's gateway. refused is told status and
-    address of each request that is answered before it gets to an application.
+    address of each request that is answered before it gets to an application. is_behind says whether batches are to be
+    refused rather than to wait.
     """
 
     expiration_interval = 2.0
@@ -80,6 +85,7 @@ class Server(wsgi.Server):
         secure: tls.Tls | None = None,
         hot: App | None = None,
         refused: Callable[[int, str], None] | None = None,
+        is_behind: Callable[[], bool] = lambda: False,
     ) -> None:
         super().__init__(
             sock.getsockname()[:2],
@@ -100,14 +106,15 @@ class Server(wsgi.Server):
         self.open = 0
         self.slow = threading.BoundedSemaphore(max(1, limits.threads // 2))
         self._refused = refused
+        self._is_behind = is_behind
         self._held = 0
         self._holding = threading.Lock()
         self._bound = sock
         self._draining = False
         self._served_at_probe = -1
         pool: Any = self.requests
-        pool._queue = Lanes(QUEUE_SIZE)  # noqa: SLF001  cheroot has one lane
-        pool.get = pool._queue.get  # noqa: SLF001
+        self.lanes = pool._queue = Lanes(QUEUE_SIZE, limits.threads)  # noqa: SLF001  cheroot has one lane
+        pool.get = self.lanes.get
 
     def hold(self, more_bytes: int) -> bool:
         """Count what unfinished requests hold in memory; False, and nothing is counted, when it is too much."""
@@ -187,10 +194,19 @@ class Server(wsgi.Server):
                 self.put_conn(conn)
             return
         conn.is_first = _is_first(conn)
+        if not conn.is_first and self.lanes.is_full and self._is_behind():
+            self._refuse(conn, "the store is behind")
+            return
         try:
             self.requests.put(conn)
         except queue.Full:
             self._refuse(conn, "there are too many requests")
+
+    def relieve(self) -> None:
+        """Refuse the batches that wait for a thread while those before them wait for the store."""
+        if self.lanes.is_full and self.lanes.waiting and self._is_behind():
+            for conn in self.lanes.give_back():
+                self._refuse(conn, "the store is behind")
 
     def error_log(self, msg: str = "", level: int = logging.INFO, traceback: bool = False) -> None:
         """Pass cheroot's messages on."""

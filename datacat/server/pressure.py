@@ -15,6 +15,8 @@ from datacat.wire.records import MAX_BATCH_BYTES
 
 BEHIND_S = 0.5
 """The store is behind while a batch has been under way for so long; a group commit takes a few milliseconds."""
+SLOT_S = 0.25
+"""A batch waits so long for a place when all threads but one store something."""
 PLAIN_BYTES = 2 * MAX_BATCH_BYTES
 """So many bytes of unpacked batches are under way at once; as records they take up to ten times as much memory."""
 ROOM_S = 1.0
@@ -40,22 +42,28 @@ class Pressure:
         self._under_way: dict[object, float] = {}
         self.refused = 0
 
+    def is_behind(self) -> bool:
+        """Return whether a batch has been under way for too long."""
+        oldest = min(list(self._under_way.values()), default=None)
+        return oldest is not None and self._clock() - oldest > BEHIND_S
+
     @contextlib.contextmanager
     def storing(self, *, is_urgent: bool) -> Iterator[None]:
         """Hold while a batch is stored. Raises: Refusal 503 when the store is behind and enough others wait for it."""
         token = object()
         with self._room:
-            now = self._clock()
-            started = self._under_way.values()
-            behind = bool(started) and now - min(started) > BEHIND_S
-            if behind and len(started) >= (self._most_urgent if is_urgent else self._most):
+            if self.is_behind() and len(self._under_way) >= (self._most_urgent if is_urgent else self._most):
                 raise self._refusal("the store is behind")
-            self._under_way[token] = now
+            # One thread is left to read in any case.
+            if not self._room.wait_for(lambda: len(self._under_way) < self._most_urgent, SLOT_S):
+                raise self._refusal("the store is behind")
+            self._under_way[token] = self._clock()
         try:
             yield
         finally:
             with self._room:
                 del self._under_way[token]
+                self._room.notify_all()
 
     @contextlib.contextmanager
     def unpacked(self, size_bytes: int) -> Iterator[None]:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from datacat.errors import Busy, DatacatError, Deleted, Mismatch, NotFound, StoreError, WireError
-from datacat.wire import routes
+from datacat.wire import ids, routes
 
 RETRY_AFTER_S = 5
 """When a client should try again after the store or the queue of requests could not take it."""
@@ -84,7 +84,7 @@ def problem_of(error: Exception) -> Problem:
             errors = [{"pointer": error.pointer, "detail": error.message}] if error.pointer else None
             return problem(HTTPStatus.UNPROCESSABLE_ENTITY, str(error), errors=errors)
         case NotFound():
-            return problem(HTTPStatus.NOT_FOUND, str(error))
+            return problem(HTTPStatus.NOT_FOUND, str(error) if _is_id(error.session_id) else "there is no such session")
         case Deleted():
             return problem(HTTPStatus.GONE, str(error), reason="deleted")
         case Mismatch():
@@ -93,3 +93,11 @@ def problem_of(error: Exception) -> Problem:
             return problem(HTTPStatus.SERVICE_UNAVAILABLE, "the store cannot do this now; try again later")
         case _:
             return problem(HTTPStatus.INTERNAL_SERVER_ERROR, "the server failed; its log says why")
+
+
+def _is_id(text: str) -> bool:
+    try:
+        ids.session_id(text)
+    except WireError:
+        return False
+    return True

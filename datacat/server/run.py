@@ -15,7 +15,7 @@ from types import FrameType
 
 from datacat import host
 from datacat.errors import DatacatError, HostError
-from datacat.server import listen, logs, restarts
+from datacat.server import listen, logs, memory, restarts
 from datacat.server.config import Config
 from datacat.server.notify import Notifier
 from datacat.server.service import Service, build, data_folder
@@ -33,6 +33,7 @@ def run(read: Callable[[], Config]) -> bool:
     read returns the settings; SIGHUP calls it again. Raises: as build(), and what read() raises at the start.
     """
     config = read()
+    memory.give_back()
     logs.set_up(config.log_level, config.log_file, os.environ)
     if sys.stderr is not None:
         faulthandler.enable()

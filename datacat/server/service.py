@@ -88,11 +88,22 @@ class Service:
         )
         alerts = Alerts(Ground(store), self.live, self._audit, folder, is_sealed=not listen.is_reachable(sock))
         access = Access(lambda: self.live.now.request_log)
-        inner = site(self.live, self.own, self.leases, lambda: self._draining, doors, self._audit, self.pulse, alerts)
+        pressure = Pressure(config.threads)
+        inner = site(
+            self.live,
+            self.own,
+            self.leases,
+            lambda: self._draining,
+            doors,
+            self._audit,
+            self.pulse,
+            alerts,
+            pressure,
+        )
         self.site = access.around(faults.arm(environ, inner))
         limits = httpd.Limits(config.threads, config.max_connections)
         self._tls = secure
-        self._http = httpd.Server(sock, self.site, limits, secure, self.site, access.refused)
+        self._http = httpd.Server(sock, self.site, limits, secure, self.site, access.refused, pressure.is_behind)
         table = [*jobs(self.own, self.leases, self.live, now_us()), Job("pulse", STEP_S, self.pulse.sample)]
         table.append(Job("alerts", INTERVAL_S, alerts.step))
         self._workers = [_worker(job, self.pulse) for job in table]
@@ -240,6 +251,7 @@ def site(
     audit: Audit,
     pulse: Pulse | None = None,
     alerts: Alerts | None = None,
+    pressure: Pressure | None = None,
 ) -> Any:
     """Return the WSGI callable for everything: batches go to the hot path, all else through CherryPy."""
     ground = Ground(own.store, pulse=pulse)
@@ -252,7 +264,7 @@ def site(
         *query_routes(ground, own.clock_us),
     ]
     app = router.application(router.Router(described_too(table), doors))
-    batches = ingest.Ingest(own, leases, doors, Pressure(live.now.threads))
+    batches = ingest.Ingest(own, leases, doors, pressure or Pressure(live.now.threads))
 
     def serve(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         def start(status: str, headers: list[tuple[str, str]], *more: Any) -> Any:

@@ -1,8 +1,8 @@
 """Reading and writing a connection without waiting for its client, with TLS or without."""
 
-import contextlib
+import errno
 import io
-import select
+import selectors
 import socket
 import ssl
 import time
@@ -13,6 +13,8 @@ RATE = 64 * 1024
 """A body has a second more for so many bytes of it, an answer too."""
 SEND_S = 10.0
 """A client that takes nothing for so long is given up."""
+# Not epoll: it would cost three system calls more. Not select: its greatest descriptor is 1023; Windows has only that.
+_Selector: Any = getattr(selectors, "PollSelector", selectors.SelectSelector)
 WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
@@ -56,20 +58,27 @@ class Writer:
         self._end += len(data) / RATE
         sock = self._conn.socket
         sock.settimeout(0)
-        with contextlib.suppress(*WOULD_BLOCK):
+        try:
             data = data[sock.send(data) :]
+        except WOULD_BLOCK:
+            pass
+        except ssl.SSLError as error:
+            raise ConnectionResetError(errno.ECONNRESET, f"TLS failed: {error.reason or error}") from error
         if not data:
             return
         # Few may be slow at once: a thread that waits for one serves nobody else.
         if not self._conn.server.slow.acquire(blocking=False):
-            raise TimeoutError("too many clients are slow to read their answers")
+            raise ConnectionResetError(errno.ECONNRESET, "too many clients are slow to read their answers")
         try:
             while data:
                 left = self._end - time.monotonic()
                 if left <= 0:
-                    raise TimeoutError("timed out")
+                    raise ConnectionResetError(errno.ECONNRESET, "the client is too slow to read its answer")
                 sock.settimeout(min(left, SEND_S))
-                data = data[sock.send(data) :]
+                try:
+                    data = data[sock.send(data) :]
+                except (TimeoutError, ssl.SSLError) as error:
+                    raise ConnectionResetError(errno.ECONNRESET, "the client takes no more of its answer") from error
         finally:
             self._conn.server.slow.release()
 
@@ -81,8 +90,6 @@ def pending(sock: Any) -> bool:
 
 def is_readable(sock: socket.socket, wait_s: float) -> bool:
     """Return whether something comes, or has come, within wait_s."""
-    if not hasattr(select, "poll"):  # Windows, whose select has no greatest descriptor
-        return bool(select.select([sock], [], [], wait_s)[0])
-    poll = select.poll()
-    poll.register(sock, select.POLLIN)
-    return bool(poll.poll(wait_s * 1000))
+    with _Selector() as selector:
+        selector.register(sock, selectors.EVENT_READ)
+        return bool(selector.select(wait_s))

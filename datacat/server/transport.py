@@ -79,6 +79,14 @@ class Connection(server.HTTPConnection):
 
     def communicate(self) -> bool:
         """Serve the requests that are there; True to wait for more."""
+        is_first = self.is_first
+        try:
+            return self._communicate()
+        finally:
+            if not is_first:
+                self.server.lanes.done()
+
+    def _communicate(self) -> bool:
         if self.lingers:
             return self._drain()
         if not self.is_open and not self._shake_hands():
@@ -89,7 +97,7 @@ class Connection(server.HTTPConnection):
             if not self._serve():
                 return self.lingers
             if self._inbox:
-                if self.server.requests.qsize:
+                if self.server.lanes.waiting:
                     return True
             elif not self._sticks():
                 return True
@@ -304,7 +312,7 @@ class Connection(server.HTTPConnection):
 
     def _sticks(self) -> bool:
         """Return whether the next request has come within a moment and nobody else waits for the thread."""
-        if self.server.requests.qsize or not self.server.can_add_keepalive_connection or self._ended:
+        if self.server.lanes.waiting or not self.server.can_add_keepalive_connection or self._ended:
             return False
         return pending(self.socket) or is_readable(self.socket, STICK_S)
 

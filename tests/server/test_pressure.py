@@ -28,11 +28,13 @@ def refused(entered):
     assert RETRY_S[0] <= int(caught.value.headers["Retry-After"]) <= RETRY_S[1]
 
 
-def test_a_store_that_keeps_up_takes_all(clock):
+def test_a_store_that_keeps_up_takes_batches_from_all_threads_but_one(clock, monkeypatch):
+    monkeypatch.setattr("datacat.server.pressure.SLOT_S", 0.01)
     pressure = Pressure(8, clock)
     with contextlib.ExitStack() as stack:
-        for _ in range(50):
+        for _ in range(7):
             stack.enter_context(pressure.storing(is_urgent=False))
+        refused(pressure.storing(is_urgent=True))
 
 
 def test_a_store_that_is_behind_takes_few_ordinary_batches_and_more_urgent_ones(clock):

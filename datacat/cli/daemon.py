@@ -42,16 +42,17 @@ def run(arguments: list[str]) -> int:
     _log_to(config)
     for name in unknown:
         logging.getLogger(__name__).warning("there is no setting %s; it is ignored", name)
-    spool_folder = Path(flags["spool"]) if flags["spool"] else host.state_dir() / layout.SPOOL_DIR
     from datacat.daemon.daemon import Daemon
+    from datacat.daemon.spool import prepared
 
     os.umask(0o077)  # the app's own is not made for a journal
     host.allow_files(FILES)  # an app with a tight limit hands it down
     if owner is not None:
         oom.be_spared()  # it shares the app's memory limit, and has to tell what became of the app
     try:
-        (spool_folder / layout.OWNERS_DIR).mkdir(mode=0o700, parents=True, exist_ok=True)
-        Daemon(config, spool_folder, owner=owner, owner_fd=flags["owner_fd"], port_file=flags["port_file"]).run()
+        given = [Path(flags["spool"])] if flags["spool"] else [each / layout.SPOOL_DIR for each in host.state_dirs()]
+        folder = prepared(given)
+        Daemon(config, folder, owner=owner, owner_fd=flags["owner_fd"], port_file=flags["port_file"]).run()
     except Busy:
         return 0  # another daemon serves this process already
     except (DatacatError, OSError) as error:

@@ -21,7 +21,8 @@ from datacat.daemon.config import Config
 from datacat.daemon.desk import Ask, Desk, health
 from datacat.daemon.exits import Exits
 from datacat.daemon.intake import Intake
-from datacat.daemon.scout import Scout, opening, take_on
+from datacat.daemon.notes import opening
+from datacat.daemon.scout import Scout, take_on
 from datacat.daemon.served import Served
 from datacat.daemon.shipping import Forget, Hurry, Report, Serve, Shipping, identity
 from datacat.daemon.streams import write_whole
@@ -289,7 +290,7 @@ class Daemon:
         if served is None:
             return
         served.reached = report.reached
-        served.shipped = report.done and report.ticket == served.ticket
+        served.shipped = report.done and report.ticket == served.ticket and not served.waiting
         served.deleted = report.deleted
         served.unacked_bytes = report.unacked_bytes
         served.acked, served.boot = report.acked, report.boot

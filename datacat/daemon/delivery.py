@@ -17,7 +17,7 @@ from datacat.daemon.pending import Pending
 from datacat.daemon.quarantine import Refused
 from datacat.daemon.streams import Piece, Source, disk_bytes
 from datacat.daemon.uplink import Uplink
-from datacat.errors import UplinkError, WireError
+from datacat.errors import JournalError, UplinkError, WireError
 from datacat.host import faults
 from datacat.wire import ids
 from datacat.wire.layout import TAIL_BYTES, Meta, segment_name, squeezed_name
@@ -313,7 +313,10 @@ class Delivery:
             for number in going:
                 for path in (source.folder / segment_name(number), source.folder / squeezed_name(number)):
                     freed += disk_bytes(path)
-                    path.unlink(missing_ok=True)
+                    try:
+                        path.unlink(missing_ok=True)
+                    except OSError as error:
+                        raise JournalError(f"cannot remove {path}: {error.strerror}") from error
         return freed
 
 

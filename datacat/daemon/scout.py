@@ -8,12 +8,11 @@ from pathlib import Path
 from datacat import host
 from datacat.daemon import spool
 from datacat.daemon.config import Config, adjusted
+from datacat.daemon.notes import opening
 from datacat.daemon.served import Served
 from datacat.errors import HostError, JournalError
 from datacat.host.process import Target
 from datacat.wire import layout
-from datacat.wire.layout import Meta
-from datacat.wire.records import Open
 
 _log = logging.getLogger(__name__)
 
@@ -55,21 +54,3 @@ def take_on(found: spool.Found, config: Config, *, orphan: bool, daemon_id: str 
         _log.warning("session %s cannot be read: %s", found.meta.id, error)
         lock.release()
         return None
-
-
-def opening(meta: Meta, daemon_id: str) -> Open:
-    """Return the open record of a session that came through the local endpoints."""
-    return Open(
-        t=meta.created_us,
-        product=meta.product,
-        version=meta.version,
-        id=meta.id,
-        environment=meta.environment,
-        hostname=meta.hostname,
-        machine_id=meta.machine_id,
-        boot_id=meta.boot_id,
-        pid=meta.pid or None,
-        process_start=meta.process_start or None,
-        platform=meta.platform,
-        daemon_id=daemon_id or None,
-    )

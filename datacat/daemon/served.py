@@ -13,19 +13,19 @@ from typing import Any
 import msgspec
 
 from datacat import host
-from datacat.daemon import dumps, evidence, lastwords, mend, verdict, watch
+from datacat.daemon import dumps, evidence, lastwords, verdict, watch
 from datacat.daemon.config import Config
 from datacat.daemon.facts import STOP_EVENT, Facts
 from datacat.daemon.metering import Meter
+from datacat.daemon.notes import Notes, opening
 from datacat.daemon.pulse import Pulse
-from datacat.daemon.streams import Writer, write_whole
+from datacat.daemon.streams import write_whole
 from datacat.errors import JournalError, WireError
 from datacat.host import faults, oom, usage
 from datacat.host.process import Exit, Target
 from datacat.wire import layout
 from datacat.wire.layout import Meta
-from datacat.wire.lines import encode
-from datacat.wire.records import MAX_RECORD_BYTES, Beat, Dropped, Event, Metric, Record, Verdict
+from datacat.wire.records import Beat, Dropped, Event, Metric, Record, Verdict
 
 _log = logging.getLogger(__name__)
 
@@ -53,7 +53,6 @@ class Served:
         self.folder = folder
         self.meta = meta
         self.config = config
-        self.lock = lock
         self.orphan = orphan
         self.target = Target(meta.pid, meta.process_start) if meta.pid > 0 else None
         self.facts = Facts(folder, meta)
@@ -76,7 +75,7 @@ class Served:
         self.beat = layout.unpack_beat(b"")
         self._oom_counter = Path(meta.oom_counter) if meta.oom_counter else None
         self._oom_above = oom.above(self._oom_counter)
-        self._writer = Writer(folder, stream=stream, segment_bytes=meta.segment_bytes)
+        self._notes = Notes(folder, meta, lock, stream=stream)
         self._dropped = dict(self.facts.dropped)
         self._beat_us = 0
         self._pulse = Pulse(folder, self.target, config)
@@ -93,12 +92,17 @@ class Served:
     @property
     def stream(self) -> str:
         """The stream that we write."""
-        return self._writer.id
+        return self._notes.stream
 
     @property
     def ended(self) -> bool:
         """Whether nothing more will come from the app."""
         return self.gone or self.facts.ended
+
+    @property
+    def waiting(self) -> bool:
+        """Whether what we have to say waits for a disk that takes it."""
+        return self._notes.waiting
 
     def open_wake_pipe(self) -> None:
         """Open the pipe through which the client wakes us, for writing too: so it never reads as ended."""
@@ -110,29 +114,18 @@ class Served:
                 )
 
     def write(self, *records: Record) -> bool:
-        """Append records to our stream; False when the disk does not take them."""
+        """Append records to our stream; False when they wait for a disk that takes them."""
         self.ticket += len(records)
         self.shipped = self.shipped and not records
         self.fresh = self.fresh or not all(isinstance(record, (Beat, Metric)) for record in records)
-        try:
-            for record in records:
-                line = encode(record)
-                if len(line) > MAX_RECORD_BYTES:
-                    found = mend.read(line[:-1], record.t)
-                    line = b"" if isinstance(found, str) else found[1] + b"\n"
-                self._writer.append(line)
-        except JournalError as error:
-            _log.warning("session %s: %s", self.meta.id, error)
-            return False
-        return True
+        return self._notes.write(*records)
 
     def keep(self, line: bytes) -> None:
         """Append a line that came through the local endpoints. Raises: JournalError when it is not kept."""
         self.ticket += 1
         self.shipped = False
         self.fresh = True
-        self._writer.append(line)
-        faults.at("record.kept")
+        self._notes.keep(line)
 
     def set_beat(self, beat: layout.Beat) -> None:
         """Note a heartbeat that came through the local endpoints, where the next daemon will find it too."""
@@ -143,6 +136,10 @@ class Served:
 
     def look(self, now_us: int, now_s: float, gaps: watch.Gaps) -> bool:
         """Look at the app once: heartbeat, drops, metrics; True when it has just been found hung."""
+        if self._notes.make_again(opening(self.meta, ""), self.unacked_bytes):
+            self.ticket += 1
+            self.fresh = True
+        self._notes.catch_up()
         self.read_beat()
         self._note_drops(now_us)
         if self.ended:
@@ -182,6 +179,7 @@ class Served:
         self.gone = True
         if self.judged:
             return
+        self._notes.make_again(opening(self.meta, ""), self.unacked_bytes)
         self.facts.scan(all_streams=self.orphan)
         if self.meta.source == "run" and not self.orphan:
             self._hear_parent()
@@ -274,12 +272,11 @@ class Served:
 
     def release(self) -> None:
         """Let go of the session; idempotent."""
-        self._writer.close()
         self._pulse.close()
         fd, self.wake_fd = self.wake_fd, -1
         if fd >= 0:
             os.close(fd)
-        self.lock.release()
+        self._notes.close()
 
     def status(self) -> str:
         """Return the word for the shipper file."""

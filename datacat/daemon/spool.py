@@ -42,6 +42,25 @@ class Found(NamedTuple):
     meta: Meta
 
 
+def prepared(folders: list[Path]) -> Path:
+    """Return the first spool that can be written, made with its folder of locks. Raises: JournalError when none can."""
+    reasons = []
+    for spool in folders:
+        try:
+            (spool / layout.OWNERS_DIR).mkdir(mode=0o700, parents=True, exist_ok=True)
+            if hasattr(os, "getuid") and spool.stat().st_uid != os.getuid():
+                reasons.append(f"{spool} belongs to somebody else")
+            elif os.access(spool, os.W_OK | os.X_OK):
+                if reasons:
+                    _log.warning("journals go to %s: %s", spool, "; ".join(reasons))
+                return spool
+            else:
+                reasons.append(f"{spool} cannot be written")
+        except OSError as error:
+            reasons.append(f"{spool}: {error.strerror}")
+    raise JournalError("no folder for journals: " + "; ".join(reasons), hint="name one with --spool")
+
+
 def sessions(spool: Path, known: AbstractSet[str] = frozenset()) -> list[Found]:
     """Return the sessions that are not done, oldest first; folders that are no session yet are left out."""
     found = []

@@ -145,3 +145,39 @@ def test_events_are_filtered(logged, query, numbers):
 def test_an_event_is_one_line_of_a_log(logged):
     (row,) = rows(logged, "events", limit=1)
     assert (row["body"], row["severity"], row["category"]) == ("e4 text 29", "error", "db")
+
+
+def test_suspect_keys_are_what_crashed_sessions_have_more_often(server):
+    for number in range(40):
+        crashes = number % 4 == 0
+        state = {
+            "gpu": {"driver": "535" if crashes or number == 1 else "550"},
+            "theme": ("dark", "light")[number % 2],
+            "n": number,
+        }
+        if crashes:
+            crash(server, "1.0", state=state)
+        else:
+            server.session(version="1.0", state=state)
+    server.now_us += US
+    (group,) = rows(server, "crashes")
+    told = ask(server, "suspects", signature=group["signature"])
+    first = told["rows"][0]
+    assert (first["kind"], first["key"], first["value"]) == ("state", "gpu.driver", "535")
+    assert (first["support"], first["group_share"], first["other_share"]) == (10, 1.0, 1 / 30)
+    assert first["lift"] == pytest.approx(1 / (11 / 40))
+    assert told["meta"]["sampled"] is False
+    # What only one session has proves nothing, and what all have tells nothing.
+    assert not {row["key"] for row in told["rows"]} & {"n", "version"}
+    assert ask(server, "suspects", signature="nothing")["rows"] == []
+
+
+def test_suspects_of_many_sessions_are_sampled_and_it_is_said(server, monkeypatch):
+    monkeypatch.setattr("datacat.server.query.suspects.OTHER_SESSIONS", 5)
+    for number in range(12):
+        server.session(state={"n": number % 2})
+    crash(server, "1.0", state={"n": 3})
+    (group,) = rows(server, "crashes")
+    told = ask(server, "suspects", signature=group["signature"], min_support=1)
+    assert (told["meta"]["sampled"], told["meta"]["other_sessions"], told["meta"]["group_sessions"]) == (True, 5, 1)
+    assert told["rows"][0]["value"] == "3"

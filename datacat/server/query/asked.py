@@ -136,6 +136,8 @@ def _value(parameter: Parameter, given: list[str], now_us: int) -> Any:
         if len(items) > MAX_VALUES:
             raise Refusal(400, f"{name} has more than {MAX_VALUES} values")
         if kind == "filter":
+            if parameter.required and not any(items):
+                raise Refusal(400, f"the parameter {name} is missing")
             return _filter(parameter, items)
         items = [item for item in items if item]
         if parameter.required and not items:

@@ -107,13 +107,13 @@ def passes(asked: Asked, head: Head) -> bool:
     if any(not _HAS[what](head) for what in asked.values.get("has") or ()):
         return False
     signatures = asked.values.get("signature")
-    if signatures and not _has_signature(head, signatures):
+    if signatures and not has_signature(head, signatures):
         return False
     text = asked.values.get("q")
     return not text or _has_text(head, text.casefold())
 
 
-def _has_signature(head: Head, wanted: Filter) -> bool:
+def has_signature(head: Head, wanted: Filter) -> bool:
     """Return whether the session's crash, or one of its hangs, is of a group that is wanted."""
     own = [head.crash.signature] if head.status == "crashed" and head.crash else []
     own += [hang.signature for hang in head.hangs if hang.signature]

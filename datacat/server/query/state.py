@@ -46,7 +46,7 @@ def state(asked: Asked, ground: Ground) -> Result:
         if path in now and path in then and same(now[path], then[path]):
             continue
         change = "changed" if path in now and path in then else "added" if path in now else "removed"
-        before = _text(then[path]) if path in then else None
+        before = text_of(then[path]) if path in then else None
         row = _row(path, now[path], changed.get(path)) if path in now else _gone(path, changed.get(path))
         rows.append({**row, "change": change, "before": before})
     return Result((*COLUMNS, *DIFF), rows, meta=meta)
@@ -93,7 +93,7 @@ def flatten(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 def _row(path: str, value: Any, changed: int | None) -> Row:
     return {
         "path": path,
-        "value": _text(value),
+        "value": text_of(value),
         "type": _TYPES.get(type(value), "number"),
         "changed_at": None if changed is None else rfc3339(changed),
     }
@@ -106,5 +106,6 @@ def _gone(path: str, changed: int | None) -> Row:
 _TYPES = {str: "string", bool: "boolean", list: "array", dict: "object", type(None): "none"}
 
 
-def _text(value: Any) -> str:
+def text_of(value: Any) -> str:
+    """Return a value as text: a string as it is, anything else as JSON."""
     return value if isinstance(value, str) else msgspec.json.encode(value).decode()

@@ -11,6 +11,7 @@ from datacat.server.query import (
     sessions,
     state,
     summary,
+    suspects,
     values,
 )
 from datacat.server.query import parameters as p
@@ -168,6 +169,25 @@ TABLE: tuple[Endpoint, ...] = (
         crashes.crashes,
         len(crashes.CRASHES),
         "from=-7d&sort=-first_seen_at&limit=5",
+    ),
+    Endpoint(
+        "suspects",
+        "Suspect keys of a group",
+        "What sessions of a crash or hang group have more often than the sessions of the span that had neither: keys "
+        "and values of the state, versions, machines. Of larger groups 200 sessions are looked at, of the others 400, "
+        "evenly over the span, for at most 1.5 seconds; meta.sampled says so.",
+        (
+            *(one for one in p.COMMON if one.name != "signature"),
+            Parameter("signature", "filter", "the group", required=True),
+            Parameter(
+                "min_support", "count", "sessions of the group that must have it", default="3", low=1, high=10**6
+            ),
+            p.limit(20),
+        ),
+        suspects.COLUMNS,
+        suspects.suspects,
+        len(suspects.COLUMNS),
+        "from=-7d&signature=0123456789abcdef",
     ),
     Endpoint(
         "hangs",

@@ -4,6 +4,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 from datacat.store.fold import Head
 from datacat.store.shelf import Facts, Shelf, facts_of
@@ -19,13 +20,15 @@ Shelves = dict[tuple[str, str], Shelf]
 class Fleet:
     """Any thread may call. Writers only leave a note, so that no batch waits for a question; readers take turns.
 
-    lookup returns the current head of a session, None when there is none. heard is when the server last got anything,
+    lookup returns the current head of a session, None when there is none; glance what costs less and has the attributes
+    that most questions look at. heard is when the server last got anything,
     by product and version. generation counts the changes that shelves have seen. totals counts what came since the
     store was opened: sessions, events, metrics, states.
     """
 
-    def __init__(self, lookup: Callable[[str], Head | None]) -> None:
+    def __init__(self, lookup: Callable[[str], Head | None], glance: Callable[[str], Any | None] | None = None) -> None:
         self.lookup = lookup
+        self.glance = glance or lookup
         self.heard: dict[tuple[str, str], int] = {}
         self.generation = 0
         self.totals = dict.fromkeys(("session", "event", "metric", "state"), 0)

@@ -44,7 +44,7 @@ class Heads:
         self._sorted: list[Summary] = []
         self._open: dict[str, None] = {}
         self._deleted: set[str] = set()
-        self.fleet = Fleet(self._known)
+        self.fleet = Fleet(self._known, self._by_id.get)
 
     def get(self, session_id: str) -> Head:
         """Return a head. Raises: NotFound, Deleted."""

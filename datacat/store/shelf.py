@@ -54,15 +54,18 @@ def machine_of(head: Head) -> str:
     return head.machine_id or head.hostname or ""
 
 
-def facts_of(head: Head) -> Facts:
-    """Return the facts of a session; spans that a wrong clock put outside of its life are cut."""
+def facts_of(head: Head, *, eventful: bool = True) -> Facts:
+    """Return the facts of a session; spans that a wrong clock put outside of its life are cut.
+
+    eventful False: it has no exception, hang or suspension, so that its scalar attributes tell all.
+    """
     created = head.created_at
     end = max(head.ended_at, created) if head.ended_at else 0
     hangs: tuple[HangRow, ...] = ()
     spans: tuple[Suspension, ...] = ()
-    if head.hangs:
+    if eventful and head.hangs:
         hangs = tuple(HangRow(hang.start_us, head.id, hang.end_us, hang.outcome) for hang in head.hangs)
-    if head.suspensions:
+    if eventful and head.suspensions:
         spans = tuple(_cut(head.suspensions, created, end))
     return Facts(
         created,
@@ -71,7 +74,7 @@ def facts_of(head: Head) -> Facts:
         end,
         head.status,
         bool(end) and head.end_reason in UNKNOWN_REASONS,
-        head.counts.get("exceptions", 0),
+        head.counts.get("exceptions", 0) if eventful else 0,
         head.hang_count > 0,
         hangs,
         spans,
@@ -90,7 +93,7 @@ class Shelf:
     """The sessions of one product and version, or of any other set. Not thread-safe: the fleet's lock guards it.
 
     created, ids, machines and ends belong together, by (created, id); ends is 0 for open sessions. ended and durations
-    belong together, by ended. open tells created and status of the open ones.
+    belong together, by ended. open tells created and status of the open ones; paused whose the pauses are.
     """
 
     __slots__ = (
@@ -109,6 +112,7 @@ class Shelf:
         "ids",
         "machines",
         "open",
+        "paused",
         "pauses",
         "resumes",
         "unknown",
@@ -134,6 +138,7 @@ class Shelf:
         self.hung: list[Ended] | tuple[()] = ()
         self.exceptions: list[tuple[int, str, int]] | tuple[()] = ()
         self.hangs: list[HangRow] | tuple[()] = ()
+        self.paused: list[str] | tuple[()] = ()
         self.pauses: list[int] | tuple[()] = ()
         self.resumes: list[int] | tuple[()] = ()
         for row in ordered:
@@ -241,6 +246,8 @@ def _rare(row: Facts) -> Iterator[tuple[str, Any]]:
         yield "exceptions", (row.created, row.id, row.exceptions)
     for hang in row.hangs:
         yield "hangs", hang
+    if row.suspensions:
+        yield "paused", row.id
     for start, stop in row.suspensions:
         yield "pauses", start
         if stop:

@@ -1,13 +1,13 @@
 """Which sessions a question is about, grouped by its dimensions: filters and by -> groups of shelves."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from datacat.server.query.asked import Asked, Filter, dimension
 from datacat.server.query.spans import Span
 from datacat.store import Fleet, Head
-from datacat.store.shelf import Shelf, facts_of
+from datacat.store.shelf import Facts, Shelf, facts_of
 
 Dims: TypeAlias = tuple[str, ...]
 _HAS = {
@@ -57,34 +57,52 @@ def cohorts(asked: Asked, fleet: Fleet, shelves: Mapping[tuple[str, str], Shelf]
             group.names.append(version)
             group.heard = max(group.heard, fleet.heard.get((product, version), 0))
         return found
-    rows: dict[Dims, list[Head]] = {}
-    for head in heads_in(asked, fleet, mine, span):
-        rows.setdefault(tuple([dimension(head, name) or "" for name in by]), []).append(head)
-    return {dims: _one(heads, span) for dims, heads in rows.items()}
+    rows: dict[Dims, _Rows] = {}
+    for shelf in mine.values():
+        paused = frozenset(shelf.paused)
+        for at in shelf.overlapping(span.start - 1, span.stop):
+            seen = fleet.glance(shelf.ids[at])
+            if seen is None or not passes(asked, seen):
+                continue
+            eventful = seen.hang_count or seen.has_exception or seen.id in paused
+            head = fleet.lookup(seen.id) if eventful else seen
+            if head is not None:
+                part = rows.setdefault(tuple([dimension(seen, name) or "" for name in by]), _Rows([], set()))
+                part.facts.append(facts_of(head, eventful=bool(eventful)))
+                part.heard = max(part.heard, seen.last_seen)
+                # Those that ended just when the span begins count for what happened then, but were not there.
+                if seen.created_at >= span.start or not 0 < seen.ended_at <= span.start:
+                    part.versions.add(seen.version)
+    return {
+        dims: Cohort([Shelf(part.facts)], [None], part.heard, frozenset(part.versions)) for dims, part in rows.items()
+    }
 
 
-def _one(heads: list[Head], span: Span) -> Cohort:
-    """Return a cohort of one shelf."""
-    shelf = Shelf(map(facts_of, heads))
-    # Those that ended just when the span begins are on the shelf for what happened then, but were not there.
-    versions = frozenset(
-        head.version for head in heads if head.created_at >= span.start or not 0 < head.ended_at <= span.start
-    )
-    return Cohort([shelf], [None], max(head.last_seen for head in heads), versions)
+@dataclass(slots=True)
+class _Rows:
+    """What comes together for the shelf of one group."""
+
+    facts: list[Facts]
+    versions: set[str]
+    heard: int = 0
 
 
 def heads_in(asked: Asked, fleet: Fleet, shelves: Mapping[tuple[str, str], Shelf], span: Span) -> Iterator[Head]:
     """Yield the heads that pass all filters of the sessions that were there in the span, its limits included."""
-    for head in _found(fleet, shelves, span):
-        if head is not None and passes(asked, head):
+    for seen in glances_in(asked, fleet, shelves, span):
+        head = fleet.lookup(seen.id)
+        if head is not None:
             yield head
 
 
-def _found(fleet: Fleet, shelves: Mapping[tuple[str, str], Shelf], span: Span) -> Iterable[Head | None]:
+def glances_in(asked: Asked, fleet: Fleet, shelves: Mapping[tuple[str, str], Shelf], span: Span) -> Iterator[Any]:
+    """Yield the same as glances, which cost less."""
     for shelf in shelves.values():
         ids = shelf.ids
         for at in shelf.overlapping(span.start - 1, span.stop):
-            yield fleet.lookup(ids[at])
+            seen = fleet.glance(ids[at])
+            if seen is not None and passes(asked, seen):
+                yield seen
 
 
 def is_plain(asked: Asked) -> bool:

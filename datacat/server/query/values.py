@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from datacat.errors import Deleted, NotFound
 from datacat.server.query.asked import Asked, dimension
-from datacat.server.query.cohorts import cohorts, heads_in, is_plain, of_shelf
+from datacat.server.query.cohorts import cohorts, glances_in, is_plain, of_shelf
 from datacat.server.query.columns import Columns
 from datacat.server.query.ground import Ground
 from datacat.server.query.ordering import newest_version
@@ -79,7 +79,7 @@ def _of_sessions(asked: Asked, ground: Ground) -> list[Row]:
                 found[value] = (count, group.heard)
         else:
             mine = {key: shelf for key, shelf in shelves.items() if of_shelf(own, *key)}
-            for head in heads_in(own, fleet, mine, asked.span):
+            for head in glances_in(own, fleet, mine, asked.span):
                 if head.created_at >= start or not 0 < head.ended_at <= start:
                     value = dimension(head, dim) or ""
                     count, seen = found.get(value, (0, 0))

@@ -49,3 +49,11 @@ def everything(store):
         )
         for head in store.heads(Query(limit=10_000)).heads
     }
+
+
+def cells_of(store, query):
+    """Return the cells of an answer in a form that does not depend on the order of merging."""
+    cells = store.rollups(query).cells
+    for cell in cells.values():
+        cell.distribution, cell.sum = cell.bins, round(cell.sum, 6)
+    return cells

@@ -4,9 +4,9 @@ from typing import TypeAlias
 
 import msgspec
 
-from datacat.store import sketch
+from datacat.store import lanes, sketch
+from datacat.store.lanes import Bins, Lanes
 
-Bins: TypeAlias = dict[int, int]
 Layout: TypeAlias = tuple[tuple[float, ...], list[int]]
 """Bucket bounds in ascending order, and the samples in each bucket (not cumulative), one more for those above."""
 
@@ -14,7 +14,8 @@ Layout: TypeAlias = tuple[tuple[float, ...], list[int]]
 class Cell(msgspec.Struct, array_like=True, gc=False):
     """Samples of one series: how many, their sum, least, greatest, and the newest with its time (us).
 
-    bins has their distribution (sketch.py), layouts the counts per bucket of a histogram, one for each set of bounds.
+    distribution has their bins (sketch.py), as a dict or as lanes; layouts the counts per bucket of a histogram, one
+    for each set of bounds.
     For events and changes of status only count and last_t mean something.
     """
 
@@ -24,8 +25,13 @@ class Cell(msgspec.Struct, array_like=True, gc=False):
     max: int | float
     last: int | float
     last_t: int
-    bins: Bins | None = None
+    distribution: Bins | Lanes | None = None
     layouts: list[Layout] | None = None
+
+    @property
+    def bins(self) -> Bins | None:
+        """The distribution as {bin: count}; None when it is not known."""
+        return lanes.to_bins(self.distribution) if isinstance(self.distribution, Lanes) else self.distribution
 
     @property
     def mean(self) -> float | None:
@@ -54,26 +60,27 @@ class Cell(msgspec.Struct, array_like=True, gc=False):
         joined = self.buckets()
         if joined is not None:
             return sketch.bucket_quantile(*joined, q)
-        if not self.bins:
+        known = self.distribution
+        if not known:
             return None
         if q in (0, 1):
             return self.max if q else self.min
-        return min(max(sketch.quantile(self.bins, q), self.min), self.max)
+        found = lanes.quantile(known, q) if isinstance(known, Lanes) else sketch.quantile(known, q)
+        return min(max(found, self.min), self.max)
 
     def copy(self) -> "Cell":
         """Return a cell that can be merged into without changing this one."""
         layouts = None if self.layouts is None else [(bounds, list(counts)) for bounds, counts in self.layouts]
-        bins = None if self.bins is None else self.bins.copy()
-        return Cell(self.count, self.sum, self.min, self.max, self.last, self.last_t, bins, layouts)
+        known = self.distribution
+        if type(known) is dict:
+            known = known.copy()
+        return Cell(self.count, self.sum, self.min, self.max, self.last, self.last_t, known, layouts)
 
     def merge(self, more: "Cell") -> None:
         """Add the samples of more, which stays as it is."""
         self.merge_values(more)
-        if more.bins:
-            if self.bins is None:
-                self.bins = more.bins.copy()
-            else:
-                sketch.add_bins(self.bins, more.bins)
+        if more.distribution:
+            self._merge_distribution(more.distribution)
         if more.layouts:
             self._merge_layouts(more.layouts)
 
@@ -86,6 +93,24 @@ class Cell(msgspec.Struct, array_like=True, gc=False):
         # Of two samples at the same time the greater one stays, so that the order of merging does not matter.
         if more.last_t > self.last_t or (more.last_t == self.last_t and more.last > self.last):
             self.last, self.last_t = more.last, more.last_t
+
+    def _merge_distribution(self, more: Bins | Lanes) -> None:
+        own = self.distribution
+        if type(own) is dict and type(more) is dict:
+            sketch.add_bins(own, more)
+            return
+        if own is None:
+            self.distribution = more.copy() if type(more) is dict else more
+            return
+        one = own if isinstance(own, Lanes) else lanes.of_bins(own)
+        other = more if isinstance(more, Lanes) else lanes.of_bins(more)
+        both = lanes.add(one, other) if one is not None and other is not None else None
+        if both is None:
+            bins = lanes.to_bins(own) if isinstance(own, Lanes) else own
+            sketch.add_bins(bins, lanes.to_bins(more) if isinstance(more, Lanes) else more)
+            self.distribution = bins
+            return
+        self.distribution = both
 
     def _merge_layouts(self, more: list[Layout]) -> None:
         if self.layouts is None:

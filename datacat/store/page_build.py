@@ -6,7 +6,7 @@ from typing import NamedTuple
 from datacat.errors import Corrupt
 from datacat.store import pages
 from datacat.store.page_files import Reader, family_of
-from datacat.store.pages import Family, Item, Names, PageId, Part, Section
+from datacat.store.pages import Family, Item, Names, PageId, Part, Section, View
 
 
 class Source(NamedTuple):
@@ -17,22 +17,29 @@ class Source(NamedTuple):
     parts: list[Part]
 
 
-def build(
-    page: PageId, sources: list[Source], damaged: Callable[[Corrupt], None]
-) -> Iterator[tuple[Family, bytes, bytes]]:
+Known = dict[Family, list[tuple[Source, dict[int, Section]]]]
+"""The sections of each family in files, by view."""
+
+
+def build(page: PageId, sources: list[Source], damaged: Callable[[Corrupt], None]) -> Iterator[tuple[Family, View]]:
     """Yield the sections of a page, by family. What cannot be read is left out and told to damaged.
 
     Raises: StoreError.
     """
-    known: dict[Family, list[tuple[Source, Section]]] = {}
+    known: Known = {}
+    own: set[Family] = set()
     for source in sources:
+        found: dict[Family, dict[int, Section]] = {}
         for section in source.reader.sections if source.reader else ():
-            known.setdefault(family_of(section), []).append((source, section))
-    names = Names(
-        family_of(section) for one in sources if one.page == page and one.reader for section in one.reader.sections
-    )
+            found.setdefault(family_of(section), {})[section.view] = section
+        for family, views in found.items():
+            known.setdefault(family, []).append((source, views))
+        if source.page == page:
+            own.update(found)
+    names = Names(own)
     members: dict[Family, list[Family]] = {}
-    for family in {*known, *(family for source in sources for part in source.parts for family in part.families)}:
+    new = {family for source in sources for part in source.parts for family in part.families}
+    for family in sorted(new.union(known)):
         members.setdefault(names.place(family), []).append(family)
     for family in sorted(members):
         try:
@@ -41,41 +48,36 @@ def build(
             damaged(error)
             continue
         if kept is not None:
-            yield family, *kept
+            yield from ((family, view) for view in kept)
             continue
         items = pages.merge(_items(page, sources, known, members[family], damaged))
         if items:
-            yield family, *pages.pack(items)
+            yield from ((family, view) for view in pages.pack(items))
 
 
-def _kept(
-    page: PageId,
-    sources: list[Source],
-    known: dict[Family, list[tuple[Source, Section]]],
-    members: list[Family],
-) -> tuple[bytes, bytes] | None:
-    """Return the sections as they are, when nothing came to them; None when there is something to merge."""
+def _kept(page: PageId, sources: list[Source], known: Known, members: list[Family]) -> list[View] | None:
+    """Return the views as they are, when nothing came to them; None when there is something to merge."""
     if len(members) != 1 or len(known.get(members[0], ())) != 1:
         return None
-    source, section = known[members[0]][0]
+    source, views = known[members[0]][0]
     if source.page != page or any(members[0] in part.families for one in sources for part in one.parts):
         return None
     assert source.reader is not None
-    return source.reader.sound(section)
+    return [(view, *source.reader.sound(section)) for view, section in views.items()]
 
 
 def _items(
     page: PageId,
     sources: list[Source],
-    known: dict[Family, list[tuple[Source, Section]]],
+    known: Known,
     members: list[Family],
     damaged: Callable[[Corrupt], None],
 ) -> Iterator[Item]:
     for family in members:
-        for source, section in known.get(family, ()):
+        for source, views in known.get(family, ()):
             assert source.reader is not None
             try:
-                items = source.reader.items(section)
+                items = source.reader.items(views[pages.FINE])
             except Corrupt as error:
                 damaged(error)
                 continue

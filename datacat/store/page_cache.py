@@ -6,9 +6,12 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
 
+from datacat.store.lanes import Lanes
 from datacat.store.page_files import PageFile, Reader, family_of
-from datacat.store.pages import Family, Item, Section
+from datacat.store.pages import Family, Item, Section, choose
 
+Key = tuple[int, Family | None, int, bool]
+"""Serial of the page; a family, its view, with distributions or without; None for what the page has."""
 MAX_COST = 400_000
 """Of about 100 bytes each: a cell costs 4, each of its bins and buckets 1, a place of a section 4."""
 
@@ -20,10 +23,16 @@ class PageCache:
         self._lock = threading.Lock()
         self._max_cost = max_cost
         self._cost = 0
-        self._kept: OrderedDict[tuple[int, Family | None, bool], tuple[Any, int]] = OrderedDict()
+        self._kept: OrderedDict[Key, tuple[Any, int]] = OrderedDict()
 
     def read(
-        self, file: PageFile, names: tuple[str, ...], wants: Callable[[str, str, str], bool], *, distributions: bool
+        self,
+        file: PageFile,
+        names: tuple[str, ...],
+        wants: Callable[[str, str, str], bool],
+        view: int,
+        *,
+        distributions: bool,
     ) -> Iterator[tuple[Family, list[Item]]]:
         """Yield the cells of each family of a page that is wanted; names, when there are any, are all that can be.
 
@@ -31,20 +40,21 @@ class PageCache:
         """
         with ExitStack() as stack:
             reader: Reader | None = None
-            by_name: dict[str, list[Section]] | None = self._get((file.serial, None, False))
+            by_name: dict[str, dict[Family, dict[int, Section]]] | None = self._get((file.serial, None, 0, False))
             if by_name is None:
                 reader = stack.enter_context(Reader(file))
                 by_name = {}
                 for section in reader.sections:
-                    by_name.setdefault(section.name, []).append(section)
-                self._put((file.serial, None, False), by_name, 4 * len(reader.sections))
+                    families = by_name.setdefault(section.name, {})
+                    families.setdefault(family_of(section), {})[section.view] = section
+                self._put((file.serial, None, 0, False), by_name, 4 * len(reader.sections))
             for name in names or by_name:
-                for section in by_name.get(name, ()):
-                    family = family_of(section)
+                for family, views in by_name.get(name, {}).items():
                     if not wants(*family):
                         continue
+                    section = choose(views, view)
                     detailed = distributions and section.distributions_size > 0
-                    key = (file.serial, family, detailed)
+                    key = (file.serial, family, section.view, detailed)
                     items: list[Item] | None = self._get(key)
                     if items is None:
                         if reader is None:
@@ -53,7 +63,7 @@ class PageCache:
                         self._put(key, items, _cost(items))
                     yield family, items
 
-    def _get(self, key: tuple[int, Family | None, bool]) -> Any:
+    def _get(self, key: Key) -> Any:
         with self._lock:
             found = self._kept.get(key)
             if found is None:
@@ -61,7 +71,7 @@ class PageCache:
             self._kept.move_to_end(key)
             return found[0]
 
-    def _put(self, key: tuple[int, Family | None, bool], value: Any, cost: int) -> None:
+    def _put(self, key: Key, value: Any, cost: int) -> None:
         with self._lock:
             if key in self._kept or cost > self._max_cost // 4:
                 return
@@ -73,6 +83,13 @@ class PageCache:
 
 
 def _cost(items: list[Item]) -> int:
-    return sum(
-        4 + len(cell.bins or ()) + sum(len(counts) for _, counts in cell.layouts or ()) for _, _, _, cell in items
-    )
+    cost = 4 * len(items)
+    for _, _, _, cell in items:
+        known = cell.distribution
+        if isinstance(known, Lanes):
+            cost += 1 + known.total.bit_length() // 800
+        elif known:
+            cost += len(known)
+        if cell.layouts:
+            cost += sum(len(counts) for _, counts in cell.layouts)
+    return cost

@@ -23,7 +23,7 @@ import zstandard
 from datacat.errors import Corrupt, StoreError
 from datacat.store import durable, pages
 from datacat.store.catalogue import Catalogue, Listing
-from datacat.store.pages import Family, Item, PageId, Section
+from datacat.store.pages import Family, Item, PageId, Section, View
 from datacat.store.repair import QUARANTINE_DIR
 from datacat.store.sealed import Position
 
@@ -82,7 +82,7 @@ def find(root: Path) -> list[PageFile]:
     return list(newest.values())
 
 
-def write(root: Path, page: PageId, position: Position, sections: Iterable[tuple[Family, bytes, bytes]]) -> PageFile:
+def write(root: Path, page: PageId, position: Position, sections: Iterable[tuple[Family, View]]) -> PageFile:
     """Make a page durable. Raises: OSError."""
     path = root / ROLLUPS_DIR / "-".join(map(str, (*page, *position)))
     durable.create(path, pages.encode(page, position, sections))

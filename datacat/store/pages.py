@@ -5,7 +5,8 @@
     section     a zstd frame of MessagePack: the struct Values, or the struct Distributions of the same cells
 
 A level has cells of one length in pages of one span: minutes by the hour, hours by the day, days by 32 days, all
-aligned to the epoch in UTC. A family is (product, kind, name); each has one section of values and one of distributions.
+aligned to the epoch in UTC. A family is (product, kind, name); each of its views has a section of values and one
+of distributions.
 """
 
 import struct
@@ -17,7 +18,9 @@ import msgspec
 import zstandard
 
 from datacat.errors import StoreError
-from datacat.store.cell import Bins, Cell, Layout
+from datacat.store import lanes
+from datacat.store.cell import Cell, Layout
+from datacat.store.lanes import Bins, Lanes, Packed
 from datacat.store.rollup import KINDS, OTHER
 from datacat.store.sealed import Position
 
@@ -37,6 +40,14 @@ _LEVEL = 3
 Family: TypeAlias = tuple[str, str, str]
 Item: TypeAlias = tuple[int, str, tuple[str, ...], Cell]
 """Which of the page's cells in order of time, version, tags, cell."""
+View: TypeAlias = tuple[int, bytes, bytes]
+"""Which view of a family, the section of its values, that of its distributions."""
+
+
+FINE, UNTAGGED, WHOLE, UNTAGGED_WHOLE = range(4)
+"""Views of a family's cells: each; all tags together; the page's whole span together; both. One that would have as many
+cells as a finer one is left out."""
+_FINER = {FINE: (), UNTAGGED: (FINE,), WHOLE: (FINE,), UNTAGGED_WHOLE: (UNTAGGED, WHOLE, FINE)}
 
 
 class Level(NamedTuple):
@@ -98,18 +109,19 @@ class Values(msgspec.Struct, array_like=True, gc=False):
 
 
 class Distributions(msgspec.Struct, array_like=True, gc=False):
-    """bins and layouts of the same cells in the same order."""
+    """bins (as a map, or as lanes) and layouts of the same cells in the same order."""
 
-    bins: list[Bins | None]
+    bins: list[Bins | Packed | None]
     layouts: list[list[Layout] | None]
 
 
 class Section(msgspec.Struct, array_like=True, gc=False, frozen=True):
-    """Where the sections of a family lie behind the header, and their checksums. No distributions: size 0."""
+    """Where a view of a family lies behind the header, and checksums. No distributions: size 0."""
 
     product: str
     kind: str
     name: str
+    view: int
     offset: int
     values_size: int
     values_crc: int
@@ -219,15 +231,14 @@ class Names:
         return family
 
 
-def encode(page: PageId, position: Position, sections: Iterable[tuple[Family, bytes, bytes]]) -> bytes:
-    """Return the file of a page; sections come from pack() or are those of an earlier file."""
+def encode(page: PageId, position: Position, sections: Iterable[tuple[Family, View]]) -> bytes:
+    """Return the file of a page; views come from pack() or are those of an earlier file."""
     rows: list[Section] = []
     body: list[bytes] = []
     offset = 0
-    for family, values, distributions in sections:
-        rows.append(
-            Section(*family, offset, len(values), zlib.crc32(values), len(distributions), zlib.crc32(distributions))
-        )
+    for family, (view, values, distributions) in sections:
+        crcs = zlib.crc32(values), zlib.crc32(distributions)
+        rows.append(Section(*family, view, offset, len(values), crcs[0], len(distributions), crcs[1]))
         body += (values, distributions)
         offset += len(values) + len(distributions)
     header = _pack(Header(*page, position, rows))
@@ -248,13 +259,33 @@ def decode_header(start: bytes, header: bytes) -> Header:
     return _read_header(header)
 
 
-def pack(items: Iterable[Item]) -> tuple[bytes, bytes]:
-    """Return the sections (values, distributions) of a family's cells, each of them once."""
+def pack(items: list[Item]) -> Iterator[View]:
+    """Yield every view of a family's cells, each of which is there once."""
+    sizes = {FINE: len(items)}
+    yield FINE, *_pack_items(items)
+    for view in (UNTAGGED, WHOLE, UNTAGGED_WHOLE):
+        cells: dict[tuple[int, str, tuple[str, ...]], Cell] = {}
+        for at, version, tags, cell in items:
+            key = (0 if view & WHOLE else at, version, () if view & UNTAGGED else tags)
+            known = cells.get(key)
+            if known is None:
+                cells[key] = cell.copy()
+            else:
+                known.merge(cell)
+        if len(cells) < min(sizes.get(finer, sizes[FINE]) for finer in _FINER[view]):
+            sizes[view] = len(cells)
+            yield view, *_pack_items([(*key, cell) for key, cell in cells.items()])
+
+
+def choose(views: dict[int, Section], view: int) -> Section:
+    """Return the smallest section that has all that a view has."""
+    return min((views[one] for one in (view, *_FINER[view]) if one in views), key=lambda section: section.values_size)
+
+
+def _pack_items(items: list[Item]) -> tuple[bytes, bytes]:
     ordered = sorted(items, key=lambda item: (item[1], item[2], item[0]))
-    versions = {version: 0 for _, version, _, _ in ordered}
-    tag_sets = {tags: 0 for _, _, tags, _ in ordered}
-    versions = {version: index for index, version in enumerate(versions)}
-    tag_sets = {tags: index for index, tags in enumerate(tag_sets)}
+    versions = {version: index for index, version in enumerate(dict.fromkeys(item[1] for item in ordered))}
+    tag_sets = {tags: index for index, tags in enumerate(dict.fromkeys(item[2] for item in ordered))}
     cells = [item[3] for item in ordered]
     values = Values(
         list(versions),
@@ -267,10 +298,20 @@ def pack(items: Iterable[Item]) -> tuple[bytes, bytes]:
         *(_column([getattr(cell, name) for cell in cells]) for name in ("sum", "min", "max", "last")),
     )
     distributions = b""
-    if any(cell.bins or cell.layouts for cell in cells):
-        distributions = _pack(Distributions([cell.bins for cell in cells], [cell.layouts for cell in cells]))
+    if any(cell.distribution or cell.layouts for cell in cells):
+        bins = [_packed(cell.distribution) for cell in cells]
+        distributions = _pack(Distributions(bins, [cell.layouts for cell in cells]))
     squeeze = zstandard.ZstdCompressor(level=_LEVEL).compress
     return squeeze(_pack(values)), squeeze(distributions) if distributions else b""
+
+
+def _packed(distribution: Bins | Lanes | None) -> Bins | Packed | None:
+    if not distribution:
+        return None
+    if isinstance(distribution, Lanes):
+        return lanes.pack(distribution)
+    dense = lanes.of_bins(distribution)
+    return distribution if dense is None else lanes.pack(dense)
 
 
 def unpack(values: bytes, distributions: bytes, section: Section) -> list[Item]:
@@ -287,7 +328,8 @@ def unpack(values: bytes, distributions: bytes, section: Section) -> list[Item]:
     ]  # fmt: skip
     if distributions:
         known = _read_distributions(expand(distributions))
-        columns += [known.bins, known.layouts]
+        bins = [lanes.unpack(one) if isinstance(one, tuple) else one for one in known.bins]
+        columns += [bins, known.layouts]
     versions, tag_sets = table.versions, table.tag_sets
     return [
         (at, versions[version], tag_sets[tags], cell)

@@ -3,7 +3,7 @@
 A series is (minute, kind, name, tags): minute is Unix time in minutes, tags are sorted texts. Cells of the same series
 merge in any order to the same cell. kind, with name and what the cell has:
 
-    gauge timer    the metric's; count sum min max last last_t bins
+    gauge timer    the metric's; count sum min max last last_t, and bins
     counter        the metric's; count of increments, their sum, min, max, last
     histogram      the metric's; as a gauge, with counts per bucket instead of bins
     event          the event's; count and last_t; tags level:WORD, category:TEXT, exception:TYPE when there is one
@@ -108,7 +108,7 @@ def from_old_rows(product: str, version: str, rows: Iterable[Sequence[Any]]) -> 
     for minute, kind, name, count, total, low, high, last, last_t in rows:
         cell = Cell(count, total, low, high, last, last_t or (minute * MINUTE_US if kind in ("event", "status") else 0))
         if kind in ("gauge", "timer"):
-            cell.bins = sketch.bins_of_spread(sketch.spread(count, total, low, high))
+            cell.distribution = sketch.bins_of_spread(sketch.spread(count, total, low, high))
         elif kind == "histogram":
             parts = sketch.spread(count, total, low, high)
             cell.layouts = [(DEFAULT_BOUNDS, sketch.bucket_counts(DEFAULT_BOUNDS, parts))]
@@ -275,7 +275,7 @@ def _merged_cell(kind: str, metric: Metric) -> Cell:
     if kind == "histogram":
         cell.layouts = [_layout(about.get("buckets"), count, parts)]
     else:
-        cell.bins = sketch.bins_of_spread(parts)
+        cell.distribution = sketch.bins_of_spread(parts)
     return cell
 
 

@@ -20,7 +20,7 @@ from datacat.store.distinct import hash_of
 from datacat.store.page_build import Source, build
 from datacat.store.page_cache import PageCache
 from datacat.store.page_files import START, PageFile, Reader
-from datacat.store.pages import LEVELS, Ages, PageId, Part
+from datacat.store.pages import LEVELS, UNTAGGED, WHOLE, Ages, PageId, Part
 from datacat.store.redo import deltas_behind
 from datacat.store.rollup import MINUTE_US, Delta
 from datacat.store.rollup_query import Gather, RollupQuery, Rollups
@@ -315,13 +315,15 @@ class RollupPages:
 
     def _gather_file(self, gather: Gather, file: PageFile) -> None:
         query = gather.query
-        found = self._cache.read(file, query.names, gather.wants_family, distributions=query.distributions)
-        start_min, cell_min = file.id.start_min, LEVELS[file.id.level].cell_min
+        start_us, cell_min = file.id.start_min * MINUTE_US, LEVELS[file.id.level].cell_min
+        view = 0 if gather.needs_tags else UNTAGGED
+        if gather.takes_whole(start_us, file.id.end_min * MINUTE_US):
+            view |= WHOLE
+        found = self._cache.read(file, query.names, gather.wants_family, view, distributions=query.distributions)
         try:
-            for (product, kind, name), items in found:
+            for family, items in found:
                 gather.resolution(cell_min * 60)
-                for at, version, tags, cell in items:
-                    gather.add(product, version, kind, name, tags, (start_min + at * cell_min) * MINUTE_US, cell)
+                gather.add_all(family, items, start_us, cell_min * MINUTE_US)
         except Corrupt as error:
             _log.error("roll-ups are damaged: %s; what is sound of the page is kept by the next tend", error)
             with self._lock:
@@ -362,13 +364,11 @@ def _overlaps(page: PageId, query: RollupQuery) -> bool:
 
 
 def _gather_part(gather: Gather, page: PageId, part: Part) -> None:
-    start_min, cell_min = page.start_min, LEVELS[page.level].cell_min
+    cell_min = LEVELS[page.level].cell_min
     for family in part.families:
         if gather.wants_family(*family):
-            product, kind, name = family
             gather.resolution(cell_min * 60)
-            for at, version, tags, cell in part.items(family):
-                gather.add(product, version, kind, name, tags, (start_min + at * cell_min) * MINUTE_US, cell)
+            gather.add_all(family, part.items(family), page.start_min * MINUTE_US, cell_min * MINUTE_US)
 
 
 def open_pages(root: Path, segments: Segments, ages: Ages, clock: Callable[[], float]) -> RollupPages:

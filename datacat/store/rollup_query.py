@@ -80,27 +80,56 @@ class Gather:
         self, product: str, version: str, kind: str, name: str, tags: tuple[str, ...], start_us: int, cell: Cell
     ) -> None:
         """Merge a cell that begins at start_us, if it is asked for; the cell stays as it is."""
-        if not self._low <= start_us < self._high:
-            return
-        series = (product, version, kind, name, tags)
-        try:
-            group = self._groups[series]
-        except KeyError:
-            group = self._groups[series] = self._group(*series)
-        if group is None:
-            return
-        interval = self._interval_us
-        key = (self._whole if interval is None else start_us - start_us % interval, group)
-        known = self.answer.cells.get(key)
-        if known is None:
-            if self.query.distributions:
-                self.answer.cells[key] = cell.copy()
+        self.add_all((product, kind, name), [(0, version, tags, cell)], start_us, 0)
+
+    def add_all(
+        self,
+        family: tuple[str, str, str],
+        items: Iterable[tuple[int, str, tuple[str, ...], Cell]],
+        start_us: int,
+        cell_us: int,
+    ) -> None:
+        """Merge cells (at, version, tags, cell) of a family, which begin at start_us + at * cell_us."""
+        product, kind, name = family
+        low, high, interval, cells = self._low, self._high, self._interval_us, self.answer.cells
+        distributions = self.query.distributions
+        series: tuple[str, tuple[str, ...]] | None = None
+        group: Group | None = None
+        for at, version, tags, cell in items:
+            begin_us = start_us + at * cell_us
+            if not low <= begin_us < high:
+                continue
+            if series is None or series[0] is not version or series[1] is not tags:
+                series = (version, tags)
+                group = self._group_of(product, version, kind, name, tags)
+            if group is None:
+                continue
+            key = (self._whole if interval is None else begin_us - begin_us % interval, group)
+            known = cells.get(key)
+            if known is None:
+                if distributions:
+                    cells[key] = cell.copy()
+                else:
+                    cells[key] = Cell(cell.count, cell.sum, cell.min, cell.max, cell.last, cell.last_t)
+            elif distributions:
+                known.merge(cell)
             else:
-                self.answer.cells[key] = Cell(cell.count, cell.sum, cell.min, cell.max, cell.last, cell.last_t)
-        elif self.query.distributions:
-            known.merge(cell)
-        else:
-            known.merge_values(cell)
+                known.merge_values(cell)
+
+    @property
+    def needs_tags(self) -> bool:
+        """Whether the answer depends on tags."""
+        plain = ("product", "version", "kind", "name")
+        return bool(self.query.tags) or any(dimension not in plain for dimension in self.query.by)
+
+    def takes_whole(self, start_us: int, end_us: int) -> bool:
+        """Return whether everything from start_us to end_us goes into the same bucket."""
+        span = end_us - start_us
+        return (
+            self._low <= start_us
+            and end_us <= self._high
+            and (self._interval_us is None or self._interval_us % span == 0)
+        )
 
     def wants_family(self, product: str, kind: str, name: str) -> bool:
         """Return whether any cell of these can be asked for."""
@@ -114,6 +143,14 @@ class Gather:
     def resolution(self, seconds: int) -> None:
         """Take note that cells of that length were counted."""
         self.answer.resolution_s = max(self.answer.resolution_s, seconds)
+
+    def _group_of(self, product: str, version: str, kind: str, name: str, tags: tuple[str, ...]) -> Group | None:
+        key = (product, version, kind, name, tags)
+        try:
+            return self._groups[key]
+        except KeyError:
+            group = self._groups[key] = self._group(*key)
+            return group
 
     def _group(self, product: str, version: str, kind: str, name: str, tags: tuple[str, ...]) -> Group | None:
         query = self.query

@@ -2,16 +2,18 @@
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, TypeAlias
 
 from datacat.store.lanes import Lanes
 from datacat.store.page_files import PageFile, Reader, family_of
 from datacat.store.pages import Family, Item, Section, choose
+from datacat.store.rollup_query import Gather
 
-Key = tuple[int, Family | None, int, bool]
-"""Serial of the page; a family, its view, with distributions or without; None for what the page has."""
+Key: TypeAlias = tuple[int, tuple[Any, ...] | None, int, bool]
+"""Serial of the page; None: all its sections; what is asked for, view: which of them; family, view, distributions or not:
+their cells."""
 MAX_COST = 400_000
 """Of about 100 bytes each: a cell costs 4, each of its bins and buckets 1, a place of a section 4."""
 
@@ -26,42 +28,36 @@ class PageCache:
         self._kept: OrderedDict[Key, tuple[Any, int]] = OrderedDict()
 
     def read(
-        self,
-        file: PageFile,
-        names: tuple[str, ...],
-        wants: Callable[[str, str, str], bool],
-        view: int,
-        *,
-        distributions: bool,
+        self, file: PageFile, gather: Gather, view: int, *, distributions: bool
     ) -> Iterator[tuple[Family, list[Item]]]:
-        """Yield the cells of each family of a page that is wanted; names, when there are any, are all that can be.
+        """Yield the cells of each family of a page that is asked for.
 
         The caller keeps the file from being removed. Raises: Corrupt, StoreError.
         """
         with ExitStack() as stack:
             reader: Reader | None = None
-            by_name: dict[str, dict[Family, dict[int, Section]]] | None = self._get((file.serial, None, 0, False))
-            if by_name is None:
-                reader = stack.enter_context(Reader(file))
-                by_name = {}
-                for section in reader.sections:
-                    families = by_name.setdefault(section.name, {})
-                    families.setdefault(family_of(section), {})[section.view] = section
-                self._put((file.serial, None, 0, False), by_name, 4 * len(reader.sections))
-            for name in names or by_name:
-                for family, views in by_name.get(name, {}).items():
-                    if not wants(*family):
-                        continue
-                    section = choose(views, view)
-                    detailed = distributions and section.distributions_size > 0
-                    key = (file.serial, family, section.view, detailed)
-                    items: list[Item] | None = self._get(key)
-                    if items is None:
-                        if reader is None:
-                            reader = stack.enter_context(Reader(file))
-                        items = reader.items(section, distributions=detailed)
-                        self._put(key, items, _cost(items))
-                    yield family, items
+            query = gather.query
+            asked = (file.serial, (query.product, query.kinds, query.names), view, False)
+            chosen: list[Section] | None = self._get(asked)
+            if chosen is None:
+                sections: list[Section] | None = self._get((file.serial, None, 0, False))
+                if sections is None:
+                    reader = stack.enter_context(Reader(file))
+                    sections = reader.sections
+                    self._put((file.serial, None, 0, False), sections, 4 * len(sections))
+                chosen = _choose(sections, gather, view)
+                self._put(asked, chosen, 1 + len(chosen))
+            for section in chosen:
+                family = family_of(section)
+                detailed = distributions and section.distributions_size > 0
+                key = (file.serial, family, section.view, detailed)
+                items: list[Item] | None = self._get(key)
+                if items is None:
+                    if reader is None:
+                        reader = stack.enter_context(Reader(file))
+                    items = reader.items(section, distributions=detailed)
+                    self._put(key, items, _cost(items))
+                yield family, items
 
     def _get(self, key: Key) -> Any:
         with self._lock:
@@ -80,6 +76,17 @@ class PageCache:
             while self._cost > self._max_cost:
                 _, (_, freed) = self._kept.popitem(last=False)
                 self._cost -= freed
+
+
+def _choose(sections: list[Section], gather: Gather, view: int) -> list[Section]:
+    names = frozenset(gather.query.names)
+    families: dict[Family, dict[int, Section]] = {}
+    for section in sections:
+        if not names or section.name in names:
+            family = family_of(section)
+            if gather.wants_family(*family):
+                families.setdefault(family, {})[section.view] = section
+    return [choose(views, view) for views in families.values()]
 
 
 def _cost(items: list[Item]) -> int:

@@ -314,12 +314,11 @@ class RollupPages:
         return PageId(0, minute // LEVELS[0].page_min)
 
     def _gather_file(self, gather: Gather, file: PageFile) -> None:
-        query = gather.query
         start_us, cell_min = file.id.start_min * MINUTE_US, LEVELS[file.id.level].cell_min
         view = 0 if gather.needs_tags else UNTAGGED
         if gather.takes_whole(start_us, file.id.end_min * MINUTE_US):
             view |= WHOLE
-        found = self._cache.read(file, query.names, gather.wants_family, view, distributions=query.distributions)
+        found = self._cache.read(file, gather, view, distributions=gather.query.distributions)
         try:
             for family, items in found:
                 gather.resolution(cell_min * 60)

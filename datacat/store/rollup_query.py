@@ -111,7 +111,7 @@ class Gather:
                     cells[key] = cell.copy()
                 else:
                     cells[key] = Cell(cell.count, cell.sum, cell.min, cell.max, cell.last, cell.last_t)
-            elif distributions:
+            elif distributions and (cell.distribution or cell.layouts):
                 known.merge(cell)
             else:
                 known.merge_values(cell)

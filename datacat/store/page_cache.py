@@ -12,8 +12,8 @@ from datacat.store.pages import Family, Item, Section, choose
 from datacat.store.rollup_query import Gather
 
 Key: TypeAlias = tuple[int, tuple[Any, ...] | None, int, bool]
-"""Serial of the page; None: all its sections; what is asked for, view: which of them; family, view, distributions or not:
-their cells."""
+"""Serial of the page, then None: all its sections; or what is asked for and the view: those chosen; or the family, its
+view, and whether with distributions: its cells."""
 MAX_COST = 400_000
 """Of about 100 bytes each: a cell costs 4, each of its bins and buckets 1, a place of a section 4."""
 

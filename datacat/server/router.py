@@ -26,6 +26,7 @@ from datacat.wire.records import MAX_BATCH_BYTES
 _log = logging.getLogger(__name__)
 
 _JSON_TYPES = re.compile(r"application/(?:[\w.+-]+\+)?json", re.ASCII)
+_PLAIN_QUERY = re.compile(r"[a-z_]+=[0-9A-Za-z_-]*(?:&[a-z_]+=[0-9A-Za-z_-]*){0,19}")
 _PHRASE_CHARS = 120
 _DECODER = msgspec.json.Decoder()
 
@@ -196,10 +197,12 @@ def encoded(answer: Answer, accept_encoding: str) -> tuple[bytes | Iterator[byte
 
 def query_of(environ: Mapping[str, Any], known: tuple[str, ...]) -> dict[str, list[str]]:
     """Return the parameters of a request. Raises: Refusal 400 for one that is not known, and for bad UTF-8."""
+    text = str(environ.get("QUERY_STRING", ""))
     try:
-        pairs = parse_qsl(
-            str(environ.get("QUERY_STRING", "")), keep_blank_values=True, errors="strict", max_num_fields=200
-        )
+        if _PLAIN_QUERY.fullmatch(text):  # what daemons send needs no decoding
+            pairs = [(name, value) for name, _, value in (part.partition("=") for part in text.split("&"))]
+        else:
+            pairs = parse_qsl(text, keep_blank_values=True, errors="strict", max_num_fields=200)
     except ValueError as error:
         raise Refusal(400, f"the query cannot be read: {error}") from error
     query: dict[str, list[str]] = {}

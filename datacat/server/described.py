@@ -256,6 +256,7 @@ ROUTES: dict[tuple[str, str], About] = {
     ("GET", "/openapi.json"): About("This description", {200: _json({"type": "object"})}),
     ("GET", "/health"): About("Whether the store takes writes", {200: _json(_OK)}),
     ("GET", "/livez"): About("Whether the process answers", {200: {"text/plain": {"schema": _TEXT}}}),
+    ("GET", "/metrics"): About("Metrics for Prometheus", {200: {"text/plain": {"schema": _TEXT}}}),
     ("GET", "/readyz"): About("Whether the store takes writes", {200: {"text/plain": {"schema": _TEXT}}}),
 }  # fmt: skip
 

@@ -14,6 +14,7 @@ import msgspec
 
 from datacat.errors import DatacatError
 from datacat.host.usage import Usage
+from datacat.server.served import Served
 from datacat.store import Store
 
 STEP_S = 10
@@ -58,13 +59,14 @@ class Pulse:
         self._store = store
         self._clock_us = clock_us
         self._usage = usage
-        self._daemons = daemons
+        self.daemons = daemons
         self._lock = threading.Lock()
         self._steps: deque[bytes] = deque(maxlen=STEPS)
         self._now = Step(self.started_us // (STEP_S * 1_000_000))
         self._totals: dict[str, int] = dict(store.fleet.totals)
         self._cpu: tuple[int, float] | None = None
         self._ran: dict[str, int] = {}
+        self.served = Served()
 
     def around(self, app: Application) -> Application:
         """Return the application with every request counted; latency is the time until the answer begins."""
@@ -79,11 +81,21 @@ class Pulse:
             route: list[str] = [NOWHERE]
             environ[ROUTE] = route
             began = time.perf_counter()
-            answered = app(environ, start)
-            self.request(route[0], told[0] if told else 500, time.perf_counter() - began)
-            return answered
+            self.served.begin()
+            try:
+                return app(environ, start)
+            finally:
+                seconds = time.perf_counter() - began
+                status = told[0] if told else 500
+                self.request(route[0], status, seconds)
+                self.served.end(environ["REQUEST_METHOD"], route[0], status, seconds)
 
         return serve
+
+    @staticmethod
+    def reason(status: int) -> str:
+        """Return why a request with this status (4xx) was refused, in a word."""
+        return _REASONS.get(status, "invalid")
 
     def request(self, route: str, status: int, seconds: float) -> None:
         """Count one request."""
@@ -96,7 +108,7 @@ class Pulse:
             if status >= 500:
                 step.errors[route] = step.errors.get(route, 0) + 1
             elif status >= 400:
-                reason = _REASONS.get(status, "invalid")
+                reason = self.reason(status)
                 step.rejected[reason] = step.rejected.get(reason, 0) + 1
 
     def ran(self, job: str) -> None:
@@ -110,7 +122,7 @@ class Pulse:
         gauges: dict[str, float] = {
             "store_bytes": stats.get("size_bytes", 0),
             "store_sessions": stats.get("sessions", 0),
-            "daemons": self._daemons(),
+            "daemons": self.daemons(),
         }
         if usage is not None:
             gauges |= {"rss_bytes": usage.rss_bytes, "open_files": usage.fds}

@@ -25,6 +25,7 @@ from datacat.server.alerting import INTERVAL_S, Alerts
 from datacat.server.api import Api
 from datacat.server.audit import Audit
 from datacat.server.config import Config, Live, is_loopback
+from datacat.server.exposition import Exposition
 from datacat.server.gate import HEADERS, Gate, gate
 from datacat.server.health import Health
 from datacat.server.jobs import Job, jobs
@@ -262,6 +263,7 @@ def site(
         *Health(own.store, is_draining).routes(),
         *Site(ground, own.clock_us, leases=leases, live=live, ring=doors.ring).routes(),
         *query_routes(ground, own.clock_us),
+        *(Exposition(own.store, pulse, own.clock_us).routes() if pulse else ()),
     ]
     app = router.application(router.Router(described_too(table), doors))
     batches = ingest.Ingest(own, leases, doors, pressure or Pressure(live.now.threads))

@@ -8,6 +8,7 @@ from typing import Any
 
 from datacat.store.fold import Head
 from datacat.store.shelf import Facts, Shelf, facts_of
+from datacat.store.tally import Tally, acknowledged
 
 MAX_WAITING = 2000
 """Changes that wait for the next reader; beyond, the writer that comes with one more puts them in order itself."""
@@ -23,7 +24,8 @@ class Fleet:
     lookup returns the current head of a session, None when there is none; glance what costs less and has the attributes
     that most questions look at. heard is when the server last got anything,
     by product and version. generation counts the changes that shelves have seen. totals counts what came since the
-    store was opened: sessions, events, metrics, states.
+    store was opened: sessions, events, metrics, states, acknowledged records of journals; dropped the records that did
+    not come, by reason; tallies what happened, by product, as far as the shelves have seen it.
     """
 
     def __init__(self, lookup: Callable[[str], Head | None], glance: Callable[[str], Any | None] | None = None) -> None:
@@ -31,7 +33,9 @@ class Fleet:
         self.glance = glance or lookup
         self.heard: dict[tuple[str, str], int] = {}
         self.generation = 0
-        self.totals = dict.fromkeys(("session", "event", "metric", "state"), 0)
+        self.totals = dict.fromkeys(("session", "event", "metric", "state", "acknowledged"), 0)
+        self.dropped: dict[str, int] = {}
+        self.tallies: dict[str, Tally] = {}
         self._lock = threading.Lock()
         self._waiting: deque[tuple[Head | None, Head | None]] = deque()
         self._shelves: Shelves = {}
@@ -83,6 +87,11 @@ class Fleet:
         for kind, name in _COUNTS:
             if count := after.get(name, 0):
                 totals[kind] += count - before.get(name, 0)
+        totals["acknowledged"] += acknowledged(new.streams) - (acknowledged(old.streams) if old is not None else 0)
+        if new.dropped:
+            for reason, lost in new.dropped.items():
+                known = old.dropped.get(reason, 0) if old is not None else 0
+                self.dropped[reason] = self.dropped.get(reason, 0) + lost - known
 
     def _hear(self, key: tuple[str, str], seen: int) -> None:
         if seen > self.heard.get(key, 0):
@@ -99,10 +108,13 @@ class Fleet:
             shelf = self._shelves.get(key)
             if shelf is None:
                 shelf = self._shelves[key] = Shelf()
-            if old is not None:
-                shelf.remove(facts_of(old))
+            before = facts_of(old) if old is not None else None
+            if before is not None:
+                shelf.remove(before)
             if new is not None:
-                shelf.add(facts_of(new))
+                after = facts_of(new)
+                shelf.add(after)
+                self.tallies.setdefault(new.product, Tally()).note(before, after)
             elif not len(shelf):
                 del self._shelves[key]
                 self.heard.pop(key, None)

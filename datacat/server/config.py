@@ -13,7 +13,7 @@ from pathlib import Path
 
 from datacat.errors import ConfigError
 from datacat.server import rules
-from datacat.server.settings import Setting, names, number, setting, switch, text, whole, word
+from datacat.server.settings import Setting, address, names, number, setting, switch, text, whole, word
 
 ENVIRONMENT_PREFIX = "DATACAT_"
 FORMS = ("text", "json", "off")
@@ -54,6 +54,12 @@ class Config:
         names,
         "names or addresses, separated by commas",
         "Further names by which clients may call this server (the Host of their requests).",
+    )
+    public_url: str = setting(
+        "",
+        address,
+        "http:// or https:// and a name",
+        "Where people reach the pages, for links in answers and alerts. Not given: links are relative.",
     )
     trusted_proxies: tuple[str, ...] = setting(
         ("127.0.0.1", "::1"),

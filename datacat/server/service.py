@@ -87,7 +87,7 @@ class Service:
             own_usage(usage, os.getpid()),
             lambda: self.leases.connected(now_us(), self.live.now.lease_s),
         )
-        alerts = Alerts(Ground(store), self.live, self._audit, folder, is_sealed=not listen.is_reachable(sock))
+        alerts = Alerts(Ground(store, config.public_url), self.live, self._audit, folder, is_sealed=not listen.is_reachable(sock))
         access = Access(lambda: self.live.now.request_log)
         pressure = Pressure(config.threads)
         inner = site(
@@ -255,7 +255,7 @@ def site(
     pressure: Pressure | None = None,
 ) -> Any:
     """Return the WSGI callable for everything: batches go to the hot path, all else through CherryPy."""
-    ground = Ground(own.store, pulse=pulse)
+    ground = Ground(own.store, live.now.public_url, pulse)
     table = [
         *Api(own, leases, live, audit).routes(),
         *KeyApi(doors.ring, audit, own.clock_us).routes(),

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlsplit
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,17 @@ def names(value: object) -> tuple[str, ...]:
     if not isinstance(items, (list, tuple)) or not all(isinstance(item, str) for item in items):
         raise ValueError
     return tuple(item.strip().lower() for item in items if item.strip())
+
+
+def address(value: object) -> str:
+    """Return the address of a server without a slash at its end. Raises: ValueError."""
+    found = text(value)
+    if not found:
+        return ""
+    parts = urlsplit(found)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment or "@" in parts.netloc:
+        raise ValueError
+    return found.rstrip("/")
 
 
 def whole(low: int, high: int) -> Callable[[object], int]:

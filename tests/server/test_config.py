@@ -130,3 +130,9 @@ def test_the_help_tells_every_setting():
 def test_the_command_prints_the_page_of_settings():
     told = CliRunner().invoke(command, ["--settings-doc"])
     assert told.output == settings_doc()
+
+
+@pytest.mark.parametrize("wrong", ["datacat.example", "ftp://x", "http://", "https://me@x", "https://x?y"])
+def test_the_public_address_is_one_of_a_server(wrong):
+    with pytest.raises(ConfigError):
+        load({"public_url": wrong}, {})

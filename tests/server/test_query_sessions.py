@@ -3,6 +3,8 @@
 import pytest
 from querying import HOUR, MINUTE, US, ask, rows
 
+from datacat.server.config import Config
+
 
 @pytest.fixture
 def many(server):
@@ -158,3 +160,10 @@ def test_the_state_at_a_time_and_what_changed(server):
 def test_a_session_that_does_not_exist_has_no_rows(server):
     assert rows(server, "state", session="01890a5d-ac96-774b-bcce-000000000001") == []
     assert rows(server, "sessions", session="nothing") == []
+
+
+def test_links_lead_to_the_public_address(make_server):
+    server = make_server(Config(public_url="https://datacat.example/base"))
+    session = server.session()
+    server.now_us += US
+    assert rows(server, "sessions")[0]["web_url"] == f"https://datacat.example/base/sessions/{session}"

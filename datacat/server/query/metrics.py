@@ -113,9 +113,8 @@ def summary(asked: Asked, ground: Ground) -> Result:
     dims = _dims(asked)
     aggs: Sequence[str] = asked["agg"]
     found = _gather(asked, ground, None)
-    units = {
-        entry.name: entry.unit for entry in ground.store.catalogue(CatalogueQuery(kinds=METRIC_TYPES)) if entry.unit
-    }
+    known = ground.store.catalogue(CatalogueQuery(kinds=METRIC_TYPES, names=asked["name"]))
+    units = {entry.name: entry.unit for entry in known if entry.unit and asked.sees_product(entry.product)}
     seconds = max(1e-6, (min(asked.span.stop, asked.now_us) - asked.span.start) / US)
     rows = []
     for group in found.groups:

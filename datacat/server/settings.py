@@ -57,7 +57,9 @@ def address(value: object) -> str:
     if not found:
         return ""
     parts = urlsplit(found)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment or "@" in parts.netloc:
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        raise ValueError
+    if "@" in parts.netloc:
         raise ValueError
     return found.rstrip("/")
 

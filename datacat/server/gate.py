@@ -10,11 +10,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from datacat.server import rates
-from datacat.server.config import Config, Live, is_loopback
-from datacat.server.keys import Ring
+from datacat.server.config import Live, is_loopback
+from datacat.server.keys import Key, Ring
 from datacat.server.principal import NOBODY, Principal, Right
 from datacat.server.problems import Refusal
 from datacat.server.rates import Limit, Rates, Taken
+from datacat.server.signin import SignIns, cookie_of, token_of
 
 _log = logging.getLogger(__name__)
 
@@ -25,7 +26,8 @@ _LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 _FORWARDED = ("HTTP_FORWARDED", "HTTP_X_FORWARDED")
 """How the headers begin that a proxy adds, whatever their values."""
 _CHALLENGE = 'Bearer realm="datacat"'
-_BROWSER_CHALLENGE = 'Basic realm="datacat: any name, the key as password", charset="UTF-8"'
+_CHALLENGED = {"WWW-Authenticate": _CHALLENGE}
+_READING = frozenset({"GET", "HEAD"})
 _WRONG_WINDOW_S = 60
 
 
@@ -63,6 +65,7 @@ class Gate:
     ring: Ring
     rates: Rates
     clock_us: Callable[[], int]
+    sign_ins: SignIns
 
     def admit(self, environ: dict[str, Any], need: Right | None) -> Principal:
         """Return who asks, or raise Refusal 400, 401, 403 or 429. need None: nothing is told that is worth a check.
@@ -71,6 +74,15 @@ class Gate:
         """
         if need is None:
             return NOBODY
+        self.check_names(environ)
+        principal = self._principal(environ)
+        self._count(environ, principal, need)
+        if need not in principal.rights:
+            raise self._refused(environ, principal, need)
+        return principal
+
+    def check_names(self, environ: Mapping[str, Any]) -> None:
+        """Raise Refusal 400 or 403 for a request to a foreign host, or of another site's page."""
         host = str(environ.get("HTTP_HOST", ""))
         if host:
             self._check_host(host)
@@ -79,11 +91,15 @@ class Gate:
         origin = environ.get("HTTP_ORIGIN")
         if origin and _netloc(str(origin)) != host.lower():
             raise Refusal(403, f"a page of {str(origin)[:80]} may not use this server")
-        principal = self._principal(environ)
-        self._count(environ, principal, need)
-        if need not in principal.rights:
-            raise self._refused(environ, principal, need)
-        return principal
+
+    def key(self, environ: Mapping[str, Any], text: str) -> Key:
+        """Return the key with this text. Raises: Refusal 401, or 429 when wrong ones came too often."""
+        key = self.ring.find(text)
+        if key is None:
+            raise self._wrong(environ)
+        if key.has_expired(self.clock_us()):
+            raise Refusal(401, "this key has expired", headers=_CHALLENGED)
+        return key
 
     def _principal(self, environ: Mapping[str, Any]) -> Principal:
         """Return who asks; without keys a key that comes along is for a proxy before us, and ignored."""
@@ -92,21 +108,23 @@ class Gate:
         with_keys = bool(self.ring)
         text = presented(environ)
         if with_keys and text:
-            key = self.ring.find(text)
-            if key is None:
-                raise self._wrong(environ, address, config)
-            if key.has_expired(self.clock_us()):
-                raise Refusal(401, "this key has expired", headers=_challenge(environ))
-            return Principal(key.role, address, key.id, key.name, key.products)
+            return _holder(self.key(environ, text), address)
+        # A cookie goes along by itself, so it only lets read: a form of our pages brings a token as well.
+        if with_keys and environ.get("REQUEST_METHOD") in _READING and (cookie := cookie_of(environ)):
+            key = self.ring.get(self.sign_ins.key_id(cookie))
+            if key is not None and not key.has_expired(self.clock_us()):
+                return _holder(key, address, token_of(cookie))
         if config.insecure:
             return Principal("anybody", address)
         return Principal("nobody" if with_keys or not from_loopback(environ) else "loopback", address)
 
-    def _wrong(self, environ: Mapping[str, Any], address: str, config: Config) -> Refusal:
+    def _wrong(self, environ: Mapping[str, Any]) -> Refusal:
         """Return the answer to a wrong key: 401, and 429 after some of them from one address.
 
         A right key still comes in from there: it cannot be guessed, and others must not be able to lock its owner out.
         """
+        config = self.live.now
+        address = client_address(environ, frozenset(config.trusted_proxies))
         if config.wrong_keys_per_minute:
             per_s = config.wrong_keys_per_minute / _WRONG_WINDOW_S
             taken = self.rates.take(Limit("wrong-keys", rates.of_address(address), per_s, _WRONG_WINDOW_S))
@@ -114,7 +132,9 @@ class Gate:
                 return Refusal(429, "there were too many wrong keys from this address", headers=taken.headers)
             if taken.left == 0:
                 _log.warning("many wrong keys from %s", address)
-        return Refusal(401, "this key is not known here", headers=_challenge(environ, 'error="invalid_token"'))
+        return Refusal(
+            401, "this key is not known here", headers={"WWW-Authenticate": f'{_CHALLENGE}, error="invalid_token"'}
+        )
 
     def _count(self, environ: dict[str, Any], principal: Principal, need: Right) -> None:
         """Count the request for its key and its address; reading takes nothing from what writing may do."""
@@ -140,7 +160,7 @@ class Gate:
                 403, f"a key with the role {principal.role} may not do this", hint=f"use one that may {need}"
             )
         if principal.rights or from_loopback(environ) or self.ring:
-            return Refusal(401, f"this needs a key with the right {need}", headers=_challenge(environ))
+            return Refusal(401, f"this needs a key with the right {need}", headers=_CHALLENGED)
         return Refusal(403, "without a key only programs on this machine may use this server")
 
     def _check_host(self, host: str) -> None:
@@ -156,20 +176,20 @@ class Gate:
         )
 
 
-def gate(live: Live, ring: Ring, rates: Rates, clock_us: Callable[[], int]) -> Gate:
+def gate(live: Live, ring: Ring, rates: Rates, clock_us: Callable[[], int], sign_ins: SignIns | None = None) -> Gate:
     """Return the gate that the settings describe."""
     own = live.now.host.lower().strip("[]")
     hosts = {own, *live.now.allowed_hosts}
     any_address = own in ("0.0.0.0", "::")  # noqa: S104  compared, not listened on
     if any_address or is_loopback(own):
         hosts |= _LOCAL_NAMES
-    return Gate(frozenset(hosts), any_address, live, ring, rates, clock_us)
+    return Gate(frozenset(hosts), any_address, live, ring, rates, clock_us, sign_ins or SignIns(None, clock_us))
 
 
 def presented(environ: Mapping[str, Any]) -> str:
     """Return the key that came with a request, empty without one: Authorization, or X-Api-Key.
 
-    Browsers ask a person for a name and a password (Basic, RFC 7617): the password is the key.
+    With Basic (RFC 7617), which curl and Grafana know, the password is the key.
     """
     scheme, _, value = str(environ.get("HTTP_AUTHORIZATION", "")).strip().partition(" ")
     if scheme.lower() == "bearer":
@@ -182,12 +202,15 @@ def presented(environ: Mapping[str, Any]) -> str:
     return str(environ.get("HTTP_X_API_KEY", "")).strip()
 
 
-def _challenge(environ: Mapping[str, Any], more: str = "") -> dict[str, str]:
-    """Return the header of a 401; only a browser that shows a page is asked to ask its user."""
-    told = f"{_CHALLENGE}, {more}" if more else _CHALLENGE
-    if "text/html" in str(environ.get("HTTP_ACCEPT", "")):
-        told = f"{_BROWSER_CHALLENGE}, {told}"
-    return {"WWW-Authenticate": told}
+def is_secure(environ: Mapping[str, Any], proxies: frozenset[str]) -> bool:
+    """Return whether the client came by TLS, to us or to a proxy that we know."""
+    if environ.get("wsgi.url_scheme") == "https":
+        return True
+    return _peer(environ) in proxies and str(environ.get("HTTP_X_FORWARDED_PROTO", "")).strip().lower() == "https"
+
+
+def _holder(key: Key, address: str, token: str = "") -> Principal:
+    return Principal(key.role, address, key.id, key.name, key.products, token)
 
 
 def _peer(environ: Mapping[str, Any]) -> str:

@@ -229,6 +229,11 @@ class Ring:
         same = hmac.compare_digest(_hash(text[: MAX_KEY_CHARS + 1]), key.hash if key else _NO_HASH)
         return key if same else None
 
+    def get(self, key_id: str) -> Key | None:
+        """Return the key with this id, also an expired one."""
+        self._look()
+        return self._keys.get(key_id)
+
     def reload(self) -> None:
         """Look at the file now."""
         with self._lock:

@@ -25,13 +25,17 @@ _NO_PRODUCT = ("",)
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who asks. key_id and name are those of the key, empty without one; products () means all of them."""
+    """Who asks. key_id and name are those of the key, empty without one; products () means all of them.
+
+    token: what a form of the pages brings back when the principal is signed in with a cookie, else empty.
+    """
 
     role: str
     address: str = ""
     key_id: str = ""
     name: str = ""
     products: tuple[str, ...] = ()
+    token: str = ""
 
     @property
     def rights(self) -> frozenset[Right]:

@@ -86,6 +86,7 @@ class Answer:
 
 
 Handler = Callable[[Request], Answer]
+PageOf = Callable[[Mapping[str, Any], Problem], Answer | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,10 +111,14 @@ def as_json(value: Any, status: int = 200, headers: Mapping[str, str] | None = N
 
 
 class Router:
-    """The table of routes as a CherryPy dispatcher. Any thread."""
+    """The table of routes as a CherryPy dispatcher. Any thread.
 
-    def __init__(self, table: Iterable[Route], gate: Gate) -> None:
+    page_of: what a person's browser is shown of a problem; None from it, or without it: the problem document.
+    """
+
+    def __init__(self, table: Iterable[Route], gate: Gate, page_of: PageOf | None = None) -> None:
         self._gate = gate
+        self._page_of = page_of
         self._paths: dict[re.Pattern[str], dict[str, Route]] = {}
         for route in table:
             self._paths.setdefault(route.pattern, {})[route.method] = route
@@ -149,7 +154,8 @@ class Router:
         try:
             answer = self.answer(environ)
         except Exception as error:
-            answer = failed(error)
+            told = told_of(error)
+            answer = (self._page_of and self._page_of(environ, told)) or as_answer(told)
         body, headers = encoded(answer, environ.get("HTTP_ACCEPT_ENCODING", ""))
         response.status = f"{answer.status} {answer.reason}" if answer.reason else answer.status
         response.headers.clear()
@@ -159,12 +165,17 @@ class Router:
         return body
 
 
-def failed(error: Exception) -> Answer:
-    """Return the answer that tells of an error; one that is not of our tree is logged with its stack."""
+def told_of(error: Exception) -> Problem:
+    """Return the problem that tells of an error; one that is not of our tree is logged with its stack."""
     told = problem_of(error)
     if told.status >= 500:
         _log.error("a request failed: %s", error, exc_info=error)
-    return as_answer(told)
+    return told
+
+
+def failed(error: Exception) -> Answer:
+    """Return the problem document that tells of an error."""
+    return as_answer(told_of(error))
 
 
 def as_answer(told: Problem) -> Answer:

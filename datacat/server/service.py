@@ -40,6 +40,7 @@ from datacat.server.pulse import STEP_S, Pulse, own_usage
 from datacat.server.query.ground import Ground
 from datacat.server.query.serve import query_routes
 from datacat.server.rates import Rates
+from datacat.server.signin import SignIns
 from datacat.server.tls import Tls
 from datacat.server.ui.site import Site
 from datacat.store import Ages, Store, open_store
@@ -80,7 +81,7 @@ class Service:
         self.leases = Leases()
         self._ring = ring
         self._audit = Audit(folder, now_us)
-        doors = gate(self.live, ring, Rates(), now_us)
+        doors = gate(self.live, ring, Rates(), now_us, SignIns(folder, now_us))
         self.pulse = Pulse(
             store,
             now_us,
@@ -256,16 +257,17 @@ def site(
 ) -> Any:
     """Return the WSGI callable for everything: batches go to the hot path, all else through CherryPy."""
     ground = Ground(own.store, live.now.public_url, pulse)
+    pages = Site(ground, own.clock_us, leases=leases, live=live, doors=doors, audit=audit)
     table = [
         *Api(own, leases, live, audit).routes(),
         *KeyApi(doors.ring, audit, own.clock_us).routes(),
         *(alerts.routes() if alerts else ()),
         *Health(own.store, is_draining).routes(),
-        *Site(ground, own.clock_us, leases=leases, live=live, ring=doors.ring).routes(),
+        *pages.routes(),
         *query_routes(ground, own.clock_us),
         *(Exposition(own.store, pulse, own.clock_us).routes() if pulse else ()),
     ]
-    app = router.application(router.Router(described_too(table), doors))
+    app = router.application(router.Router(described_too(table), doors, pages.page_of))
     batches = ingest.Ingest(own, leases, doors, pressure or Pressure(live.now.threads))
 
     def serve(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:

@@ -203,9 +203,11 @@ def test_what_is_no_key_is_refused(keyed, headers):
     assert answer.header("content-type") == "application/problem+json"
 
 
-def test_a_browser_is_asked_for_the_key_and_a_program_is_not(keyed):
-    assert "Basic" in keyed.get("/", headers={"Accept": "text/html,*/*"}).header("www-authenticate")
-    assert "Basic" not in keyed.get("/", headers={"Accept": "*/*"}).header("www-authenticate")
+def test_a_browser_is_led_to_the_page_that_asks_for_a_key_and_a_program_is_not(keyed):
+    answer = keyed.get("/", headers={"Accept": "text/html,*/*"})
+    assert (answer.status, answer.header("location")) == (302, "/sign-in")
+    answer = keyed.get("/", headers={"Accept": "*/*"})
+    assert (answer.status, answer.header("www-authenticate")) == (401, 'Bearer realm="datacat"')
 
 
 def test_without_keys_on_the_server_a_key_is_ignored(server):

@@ -52,13 +52,14 @@ class Templates:
             auto_reload=False,
         )
         self._environment.filters.update(FILTERS)
-        self._environment.globals.update(
-            asset=assets.address, release=__version__, places=PLACES, written=written, signed_in=False, token=""
-        )
+        self._environment.globals.update(asset=assets.address, release=__version__, places=PLACES, written=written)
 
-    def page(self, template: str, place: str, **values: Any) -> Answer:
-        """Return a whole page; place is the path of the menu's entry that it belongs to."""
-        body = self._environment.get_template(template).render(place=place, **values)
+    def page(self, template: str, place: str, token: str = "", **values: Any) -> Answer:
+        """Return a whole page; place is the path of the menu's entry that it belongs to.
+
+        token: that of the principal; with one the page offers to sign out.
+        """
+        body = self._environment.get_template(template).render(place=place, token=token, **values)
         return Answer(200, body.encode(), HEADERS)
 
     def part(self, template: str, **values: Any) -> Answer:

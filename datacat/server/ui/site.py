@@ -5,8 +5,9 @@ from typing import Any
 
 from datacat.errors import NotFound, WireError
 from datacat.server import filters, views
+from datacat.server.audit import Audit
 from datacat.server.config import Live
-from datacat.server.keys import Ring
+from datacat.server.gate import Gate
 from datacat.server.leases import Leases
 from datacat.server.principal import check_seen
 from datacat.server.problems import Refusal
@@ -14,6 +15,7 @@ from datacat.server.query.ground import Ground
 from datacat.server.router import Answer, Request, Route, as_json
 from datacat.server.ui import failures, operation, overview, releases, session, sessions
 from datacat.server.ui.assets import Assets
+from datacat.server.ui.door import Door
 from datacat.server.ui.frame import Templates, asker
 from datacat.server.ui.words import US, sentence
 from datacat.store import Head, RecordQuery
@@ -28,19 +30,24 @@ _GROUPS = ("product", "span", "sort")
 class Site:
     """The handlers. Any thread."""
 
-    def __init__(self, ground: Ground, clock_us: Callable[[], int], *, leases: Leases, live: Live, ring: Ring) -> None:
+    def __init__(
+        self, ground: Ground, clock_us: Callable[[], int], *, leases: Leases, live: Live, doors: Gate, audit: Audit
+    ) -> None:
         self._ground = ground
         self._clock_us = clock_us
         self._leases = leases
         self._live = live
-        self._ring = ring
+        self._ring = doors.ring
         self._assets = Assets()
         self._templates = Templates(self._assets)
+        self._door = Door(self._templates, doors, audit)
+        self.page_of = self._door.page_of
 
     def routes(self) -> list[Route]:
         """Return the table of routes."""
         return [
             *self._assets.routes(),
+            *self._door.routes(),
             Route("GET", "/", self.overview, "read", ("span",)),
             Route("GET", "/overview/now", self.overview_now, "read"),
             Route("GET", "/sessions", self.sessions, "read", sessions.PARAMETERS),
@@ -65,7 +72,7 @@ class Site:
         asks = asker(self._ground, request, self._clock_us)
         span = filters.word("span", request.one("span", overview.DEFAULT_SPAN), tuple(dict(overview.SPANS)))
         return self._templates.page(
-            "overview.html", "/", now=overview.now(asks), cards=overview.cards(asks, span),
+            "overview.html", "/", request.principal.token, now=overview.now(asks), cards=overview.cards(asks, span),
             groups=asks.ask("crashes", from_=f"-{span}", sort="-first_seen_at", limit=NEWEST_GROUPS),
             spans=overview.SPANS, span=span,
         )  # fmt: skip
@@ -90,6 +97,7 @@ class Site:
         return self._templates.page(
             "sessions.html",
             "/sessions",
+            request.principal.token,
             q=request.one("q"),
             product=shown["product"],
             version=shown["version"],
@@ -132,6 +140,7 @@ class Site:
         return self._templates.page(
             "session.html",
             "/sessions",
+            request.principal.token,
             **_headline(head, now_us),
             facts=session.facts(head),
             ledger=session.ledger(head),
@@ -192,7 +201,7 @@ class Site:
         sort = filters.word("sort", request.one("sort", failures.SORTS[0][0]), tuple(dict(failures.SORTS)))
         product = request.one("product")
         return self._templates.page(
-            "groups.html", "/crashes", kind=kind, span=span, sort=sort, product=product,
+            "groups.html", "/crashes", request.principal.token, kind=kind, span=span, sort=sort, product=product,
             products=releases.products(asks), spans=failures.SPANS, sorts=failures.SORTS,
             groups=failures.groups(asks, kind, span, sort, releases.literal(product)),
         )  # fmt: skip
@@ -202,7 +211,9 @@ class Site:
         found = failures.group(asks, self._ground.store, kind, releases.literal(request.path["signature"]))
         if found is None:
             raise Refusal(404, "there is no such group, or all its sessions have been deleted")
-        return self._templates.page("group.html", "/crashes", kind=kind, group=found, suspects=[])
+        return self._templates.page(
+            "group.html", "/crashes", request.principal.token, kind=kind, group=found, suspects=[]
+        )
 
     def releases(self, request: Request) -> Answer:
         """GET /releases: the versions of a product side by side."""
@@ -216,7 +227,8 @@ class Site:
         chosen = [row["version"] for row in reversed(rows) if row["version"] in chosen]
         compared = releases.compare(rows, chosen)
         return self._templates.page(
-            "releases.html", "/releases", product=product, products=names, span=span, spans=releases.SPANS, rows=rows,
+            "releases.html", "/releases", request.principal.token, product=product, products=names, span=span,
+            spans=releases.SPANS, rows=rows,
             chosen=chosen, compared=compared, adoption=releases.adoption(asks, product, span) if rows else None,
             metrics=releases.metrics(asks, product, span, chosen) if compared else [],
         )  # fmt: skip
@@ -225,14 +237,15 @@ class Site:
         """GET /machines: who reports."""
         asks = asker(self._ground, request, self._clock_us)
         rows = operation.machines(asks, self._leases, self._live.now.lease_s)
-        return self._templates.page("machines.html", "/machines", machines=rows)
+        return self._templates.page("machines.html", "/machines", request.principal.token, machines=rows)
 
     def service(self, request: Request) -> Answer:
         """GET /service: how datacat itself is."""
         asks = asker(self._ground, request, self._clock_us)
         may_manage = "admin" in request.principal.rights or not self._ring
         return self._templates.page(
-            "service.html", "/service", pulse=operation.pulse(asks), store=self._ground.store.stats(),
+            "service.html", "/service", request.principal.token, pulse=operation.pulse(asks),
+            store=self._ground.store.stats(),
             retention_days=self._live.now.retention_days, keys=self._ring.keys if may_manage else None,
         )  # fmt: skip
 

@@ -88,7 +88,9 @@ class Service:
             own_usage(usage, os.getpid()),
             lambda: self.leases.connected(now_us(), self.live.now.lease_s),
         )
-        alerts = Alerts(Ground(store, config.public_url), self.live, self._audit, folder, is_sealed=not listen.is_reachable(sock))
+        alerts = Alerts(
+            Ground(store, config.public_url), self.live, self._audit, folder, is_sealed=not listen.is_reachable(sock)
+        )
         access = Access(lambda: self.live.now.request_log)
         pressure = Pressure(config.threads)
         inner = site(

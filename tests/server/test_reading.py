@@ -34,7 +34,9 @@ def test_heads_are_listed_newest_first_without_their_records(server):
     assert [session["id"] for session in answer["sessions"]] == [third, second, first]
     assert answer["next_cursor"] is None
     assert not {"state", "state_history", "events", "metrics"} & answer["sessions"][0].keys()
-    assert answer["sessions"][0]["counts"] == {"events": 0, "metrics": 0, "states": 0, "errors": 0, "dropped": {}}
+    counts = answer["sessions"][0]["counts"]
+    assert counts.pop("dropped") == {}
+    assert set(counts.values()) == {0}
 
 
 def test_pages_stay_together_while_new_sessions_arrive(server):

@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from datacat.store.fold import Head
-from datacat.store.shelf import Facts, Shelf, facts_of
+from datacat.store.shelf import Shelf, facts_of
+from datacat.store.summary import Summary, head_of
 from datacat.store.tally import Tally, acknowledged
 
 MAX_WAITING = 2000
@@ -40,21 +41,22 @@ class Fleet:
         self._waiting: deque[tuple[Head | None, Head | None]] = deque()
         self._shelves: Shelves = {}
 
-    def load(self, heads: Iterable[Head]) -> None:
+    def load(self, summaries: Iterable[Summary]) -> None:
         """Take in the heads of sessions that were not known before; faster than one by one."""
-        rows: dict[tuple[str, str], list[Facts]] = {}
-        for head in heads:
-            # Heads are large, and there are many: none is kept longer than this.
-            rows.setdefault((head.product, head.version), []).append(facts_of(head))
-            self._hear((head.product, head.version), head.last_seen)
+        groups: dict[tuple[str, str], list[Summary]] = {}
+        for summary in summaries:
+            groups.setdefault((summary.product, summary.version), []).append(summary)
         with self._lock:
             self._drain()
-            for key, some in rows.items():
+            for key, some in groups.items():
+                self._hear(key, max(summary.last_seen for summary in some))
+                # One group at a time: heads and facts are large, and there are many.
+                rows = (facts_of(head_of(summary)) for summary in some)
                 known = self._shelves.get(key)
                 if known is None:
-                    self._shelves[key] = Shelf(some)
+                    self._shelves[key] = Shelf(rows)
                     continue
-                for row in some:
+                for row in rows:
                     known.add(row)
             self.generation += 1
 

@@ -6,6 +6,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from operator import attrgetter
+from typing import Any
 
 from datacat.errors import Deleted, NotFound
 from datacat.store import Page, Query
@@ -25,8 +26,10 @@ from datacat.store.select import (
 from datacat.store.summary import Summary, head_of, summary_of
 from datacat.wire.routes import OPEN_STATUSES
 
-_STRIDE = 2048
+_STRIDE = 4096
 """Heads that are taken at once; the lock is let go in between, so that no writer waits for a reader."""
+_FULL_PAGES = 4
+"""So many times a page of heads are gathered before they are sorted and those that are too many go."""
 _FIRST_STRIDE = 128
 """A page of the newest sessions mostly needs no more."""
 
@@ -87,7 +90,7 @@ class Heads:
         """Show these heads of sessions that were not shown before; faster than one by one."""
         with self._lock:
             new = list(summaries)
-            self.fleet.load(map(head_of, new))
+            self.fleet.load(new)
             self._sorted = sorted([*self._sorted, *new], key=attrgetter("created_at", "id"))
             self._times = array("q", map(attrgetter("created_at"), self._sorted))
             for summary in new:
@@ -165,7 +168,8 @@ class Heads:
 
     def _in_order(self, query: Query, field: str, *, descending: bool, looks_deeper: bool) -> Iterator[Summary]:
         """Yield the heads that match by themselves and lie behind the cursor, in the query's order."""
-        strides = self._by_creation(query, descending=descending and field == "created_at")
+        # Most fields grow with the time of creation, so that what is to come first is found first.
+        strides = self._by_creation(query, descending=descending)
         if field == "created_at":
             for some in strides:
                 yield from sieve(some, query)
@@ -174,13 +178,12 @@ class Heads:
         found: list[tuple[SortKey, Summary]] = []
         # One more than the page holds tells whether there is another page.
         enough = query.limit + 1
-        quick = not looks_deeper and always_there(field)
+        bound: Any = None
         value_of = attrgetter(field)
         for some in strides:
             matching = sieve(some, query)
-            if quick and len(found) >= enough:
+            if bound is not None:
                 # What cannot be on the page is left out before a key is made of it.
-                bound = found[enough - 1][0][1]
                 matching = (
                     [head for head in matching if value_of(head) >= bound]
                     if descending
@@ -190,9 +193,10 @@ class Heads:
             if behind is not None:
                 keyed = [(key, head) for key, head in keyed if (key < behind if descending else key > behind)]
             found += keyed
-            if not looks_deeper and len(found) > enough:
+            if not looks_deeper and len(found) > _FULL_PAGES * enough:
                 found.sort(key=_key, reverse=descending)
                 del found[enough:]
+                bound = found[-1][0][1] if always_there(field) else None
         found.sort(key=_key, reverse=descending)
         yield from (head for _, head in found)
 

@@ -41,15 +41,16 @@ def hint_of(found: Unhinted, index: Index) -> Hint:
     for session_id, session in list(index.sessions.items()):
         if lies_in(session.table, found.number):
             with index.lock:
-                kept.append(_kept(session_id, session, found, index))
+                one = _kept(session_id, session, found, index)
+            if one is not None:
+                kept.append(hints.packed(one))
     buried = [
         (session_id, one.rev, one.at_us, one.erase, one.offset, one.size_bytes)
         for session_id, one in list(index.tombstones.items())
         if one.segment == found.number and one.offset < found.size
     ]
     crc = hints.tail_crc(found.folder / DATA_FILE, found.size)
-    sessions = [one for one in kept if one is not None]
-    return Hint(LAYOUT, found.size, found.time_ns, crc, found.seq, sessions, buried)
+    return Hint(LAYOUT, found.size, found.time_ns, crc, found.seq, kept, buried)
 
 
 def _kept(session_id: str, session: Session, found: Unhinted, index: Index) -> Kept | None:

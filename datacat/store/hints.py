@@ -42,7 +42,8 @@ class Kept(msgspec.Struct, array_like=True, gc=False):
 class Hint(msgspec.Struct, array_like=True, gc=False):
     """A segment as it was: size bytes in a file last changed at time_ns, the next record's number, what is alive.
 
-    tail_crc is the CRC-32 of the last _CHECKED_BYTES of them, layout that of summaries. tombstones are
+    tail_crc is the CRC-32 of the last _CHECKED_BYTES of them, layout that of summaries. sessions are the struct Kept,
+    decoded one at a time, for there are many and most of their texts are the same. tombstones are
     (session id, rev, when, whether to erase, offset, size).
     """
 
@@ -51,7 +52,7 @@ class Hint(msgspec.Struct, array_like=True, gc=False):
     time_ns: int
     tail_crc: int
     seq: int
-    sessions: list[Kept]
+    sessions: list[msgspec.Raw]
     tombstones: list[tuple[str, int, int, bool, int, int]]
 
 
@@ -63,7 +64,13 @@ class _Layout(msgspec.Struct, array_like=True, gc=False):
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Hint).decode
+decode_kept = msgspec.msgpack.Decoder(Kept).decode
 _decode_layout = msgspec.msgpack.Decoder(_Layout).decode
+
+
+def packed(kept: Kept) -> msgspec.Raw:
+    """Return a session as it is in a hint."""
+    return msgspec.Raw(_encode(kept))
 
 
 def save(root: Path, name: str, hint: Hint) -> None:
@@ -83,13 +90,13 @@ def save(root: Path, name: str, hint: Hint) -> None:
 def load(root: Path, name: str, data: Path) -> Hint | None:
     """Return the hint for the segment file data; None when there is none that can be used."""
     try:
-        packed = (root / HINTS_DIR / name).read_bytes()
-        start = len(_MAGIC) + _CRC.size
-        if packed[: len(_MAGIC)] != _MAGIC or zlib.crc32(packed[start:]) != _CRC.unpack_from(packed, len(_MAGIC))[0]:
+        packed = memoryview((root / HINTS_DIR / name).read_bytes())
+        body = packed[len(_MAGIC) + _CRC.size :]
+        if packed[: len(_MAGIC)] != _MAGIC or zlib.crc32(body) != _CRC.unpack_from(packed, len(_MAGIC))[0]:
             return None
-        if _decode_layout(packed[start:]).layout != LAYOUT:
+        if _decode_layout(body).layout != LAYOUT:
             return None
-        hint = _decode(packed[start:])
+        hint = _decode(body)
         found = data.stat()
         if found.st_size == hint.size:
             return hint if found.st_mtime_ns == hint.time_ns else None

@@ -10,7 +10,7 @@ from datacat.store import durable, entry, version
 from datacat.store.chunks import ROW_BYTES, Chunk, chunks_of, row_of
 from datacat.store.descriptors import Descriptors
 from datacat.store.fold import Head
-from datacat.store.hints import Hint
+from datacat.store.hints import Hint, decode_kept
 from datacat.store.index import Index, Session, Tombstone
 from datacat.store.repair import Distrust, Finding, open_segments
 from datacat.store.sealed import Record
@@ -56,12 +56,13 @@ class _Collector:
 
     def visit_hint(self, number: int, hint: Hint) -> Known:
         """Take in what a hint tells; return which bytes it tells of."""
-        for kept in hint.sessions:
+        for packed in hint.sessions:
+            kept = decode_kept(packed)
             session = self._session(kept.id)
             session.rows += kept.rows
             newest = chunks_of(kept.rows[-ROW_BYTES:])[0].last
             if newest > session.rev or (newest == session.rev and kept.head is not None):
-                session.rev, session.head, session.total = newest, kept.head, kept.total
+                session.rev, session.head, session.total = newest, kept.head and share(kept.head), kept.total
         for session_id, rev, at_us, erase, offset, size in hint.tombstones:
             self.tombstones[session_id] = Tombstone(rev, at_us, erase, number, offset, size)
         self.hinted[number] = hint.size
@@ -110,7 +111,8 @@ def load(root: Path, index: Index, segment_bytes: int, *, synced_later: bool = F
     for number, size in seen.hinted.items():
         segments.hinted(number, size)
     summaries: list[Summary] = []
-    for session_id, one in seen.sessions.items():
+    for session_id in list(seen.sessions):
+        one = seen.sessions.pop(session_id)  # so that its memory is there for the next ones
         if session_id in seen.tombstones:
             continue
         summary = _summary(one)
@@ -133,7 +135,7 @@ def load(root: Path, index: Index, segment_bytes: int, *, synced_later: bool = F
 
 def _summary(one: _Loaded) -> Summary:
     if isinstance(one.head, Summary):
-        return share(one.head)
+        return one.head
     return summary_of(entry.head_of(one.head if isinstance(one.head, msgspec.Raw) else msgspec.Raw(b"null")))
 
 

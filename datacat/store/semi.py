@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from datacat.errors import Deleted, Mismatch, StoreError
-from datacat.host import Lock
+from datacat.host import Lock, heap
 from datacat.store import Batch, Page, Query, RecordQuery, Row, entry, rollup_pages
 from datacat.store.apply import Applied, apply
 from datacat.store.cache import States
@@ -35,6 +35,8 @@ from datacat.worker import Worker
 
 HINT_BYTES = 8 * 1024 * 1024
 """After so many new bytes the segment that is written gets a new hint; a start after a crash reads what lies behind."""
+_MANY_SESSIONS = 2000
+"""From so many on a start needs much memory that is free behind it."""
 _HINTS_S = 2.0
 """How long closing may take to write hints."""
 _STRIPES = 64
@@ -84,6 +86,8 @@ class SemiStore:
         self._now_ns = now_ns
         self._hinting = Hinting(root, self._index, self._segments)
         self._tending = Tending(self._index, self._segments, clock, now_ns, quiet_s=quiet_s)
+        if len(self._index.sessions) >= _MANY_SESSIONS:
+            heap.give_back()
         self._sync_interval_s = sync_interval_s
         self._syncer: Worker | None = None
         if sync_interval_s:

@@ -10,7 +10,7 @@ from datacat.errors import Corrupt
 from datacat.store import entry
 from datacat.store.chunks import Chunk, chunks_of, has_many, lies_in, state_of
 from datacat.store.index import Index, Tombstone
-from datacat.store.merging import Plan, merge, plan
+from datacat.store.merging import merge, plan
 from datacat.store.segment import Segment
 from datacat.store.segments import Place, Segments, placed
 from datacat.wire.routes import OPEN_STATUSES
@@ -21,6 +21,8 @@ QUIET_S = 60.0
 """A session that ended and got nothing for so long is merged into few entries."""
 TOMBSTONE_US = 30 * 24 * 3600 * 1_000_000
 """For so long it is known that a session was deleted; a daemon keeps what it could not ship for 14 days at most."""
+_AT_ONCE = 64
+"""Merged entries that one sync makes durable."""
 _OLD_INTERVAL_S = 3600.0
 """How often it is looked for tombstones that are old enough."""
 
@@ -74,33 +76,51 @@ class Tending:
     # merging ----------------------------------------------------------------------------------------------------------
 
     def _merge(self, deadline: float) -> bool:
-        while (found := self._next_to_merge()) is not None:
-            session_id, noted = found
-            while (wanted := self._plan(session_id, done=noted is not None)) is not None:
+        """Merge session after session; some are written before one sync shows them all."""
+        ticket = 0
+        under_way: set[str] = set()
+        while True:
+            found = self._next_to_merge(under_way)
+            if found is not None:
+                session_id, noted = found
                 try:
-                    self._merge_one(session_id, *wanted)
+                    written = self._merge_next(session_id, done=noted is not None)
                 except Corrupt as error:
                     _log.error("a session is not merged: %s", error)
-                    break
-                if self._clock() >= deadline:
-                    return True
-            self._forget_noted(session_id, noted)
-        return False
+                    written = 0
+                if written:
+                    ticket = written
+                    under_way.add(session_id)
+                else:
+                    self._forget_noted(session_id, noted)
+            over = self._clock() >= deadline
+            if over or found is None or len(under_way) >= _AT_ONCE:
+                self._segments.commit(ticket)
+                if over or (found is None and not under_way):
+                    return found is not None or bool(under_way)
+                under_way.clear()
 
-    def _next_to_merge(self) -> tuple[str, float | None] | None:
-        """Return a session with many entries, or one that ended and is quiet, with when it was noted."""
+    def _next_to_merge(self, but: set[str]) -> tuple[str, float | None] | None:
+        """Return a session with many entries, or one that ended and is quiet, with when it was noted; none of those."""
         with self._lock:
             for session_id in self._many:
-                return session_id, None
-            while self._recent:
-                session_id, noted = next(iter(self._recent.items()))
+                if session_id not in but:
+                    return session_id, None
+            over = []
+            found = None
+            for session_id, noted in self._recent.items():
                 if self._clock() - noted < self._quiet_s:
-                    return None
+                    break
+                if session_id in but:
+                    continue
                 summary = self._index.heads.summary(session_id)
                 if summary is not None and summary.status not in OPEN_STATUSES:
-                    return session_id, noted
+                    found = session_id, noted
+                    break
+                over.append(session_id)
+            for session_id in over:
                 del self._recent[session_id]
-            return None
+            return found
 
     def _forget_noted(self, session_id: str, noted: float | None) -> None:
         with self._lock:
@@ -109,24 +129,24 @@ class Tending:
             elif self._recent.get(session_id) == noted:
                 del self._recent[session_id]
 
-    def _plan(self, session_id: str, *, done: bool) -> tuple[list[Chunk], Plan, Chunk | None] | None:
-        chunks = self._index.chunks(session_id)
-        wanted = plan(chunks, done=done) if chunks else None
-        if chunks is None or wanted is None:
-            return None
-        return chunks[wanted.start : wanted.stop], wanted, state_of(chunks[: wanted.start])
-
-    def _merge_one(self, session_id: str, chunks: list[Chunk], wanted: Plan, before: Chunk | None) -> None:
-        read = partial(self._read, session_id)
-        try:
-            state = entry.state_text(read(before)) if before is not None else b""
-            payloads = [read(chunk) for chunk in chunks]
-        except KeyError:
-            return  # deleted or moved meanwhile; it is planned again
-        payload, chunk = merge(session_id, payloads, state, wanted.tier)
-        key = entry.key_of(session_id, chunk.first, chunk.last)
-        ticket, _ = self._segments.write(key, payload, partial(self._show_merged, session_id, chunk), merged=True)
-        self._segments.commit(ticket)
+    def _merge_next(self, session_id: str, *, done: bool) -> int:
+        """Write what is to be merged next of a session; return the ticket, 0 when there is nothing."""
+        while chunks := self._index.chunks(session_id):
+            wanted = plan(chunks, done=done)
+            if wanted is None:
+                return 0
+            old = chunks[wanted.start : wanted.stop]
+            before = state_of(chunks[: wanted.start])
+            try:
+                state = entry.state_text(self._read(session_id, before)) if before is not None else b""
+                payloads = [self._read(session_id, chunk) for chunk in old]
+            except KeyError:
+                continue  # moved meanwhile, or deleted
+            payload, chunk = merge(session_id, payloads, state, wanted.tier)
+            key = entry.key_of(session_id, chunk.first, chunk.last)
+            ticket, _ = self._segments.write(key, payload, partial(self._show_merged, session_id, chunk), merged=True)
+            return ticket
+        return 0
 
     def _show_merged(self, session_id: str, chunk: Chunk, place: Place) -> None:
         dead = self._index.replace(session_id, placed(chunk, place))

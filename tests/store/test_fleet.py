@@ -26,7 +26,7 @@ def content(shelves):
 
 def rebuilt(store):
     fleet = Fleet(lambda _id: None)
-    fleet.load(store.heads(Query(limit=10_000)).heads)
+    fleet.load(store.scan(Query()))
     with fleet.reading() as shelves:
         return content(shelves), dict(fleet.heard)
 

@@ -3,10 +3,11 @@
 edges are the ascending limits of the buckets in Unix us; bucket i is [edges[i], edges[i+1]). Everything is exact.
 """
 
+import operator
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from functools import cached_property
-from itertools import accumulate, pairwise
+from itertools import pairwise, repeat
 from typing import TypeAlias
 
 from datacat.store.shelf import Ended, HangRow, Shelf
@@ -96,23 +97,18 @@ class Columns:
         """The greatest number of sessions that were open at once, in each bucket."""
         stop = min(self.stop, self.as_of)
         now = sum(bisect_right(s.created, self.start) - bisect_right(s.ended, self.start) for s in self.shelves)
-        changes = []
-        for shelf in self.shelves:
-            for column, odd in ((shelf.created, 1), (shelf.ended, 0)):
-                # An end at the same time counts before a start: spans are half-open.
-                part = column[bisect_right(column, self.start) : bisect_left(column, stop)]
-                changes += [2 * t + odd for t in part]
-        changes.sort()
-        level = list(accumulate([(change & 1) * 2 - 1 for change in changes], initial=now))
+        ups = self._merged([shelf.created for shelf in self.shelves], self.start + 1, stop)
+        downs = self._merged([shelf.ended for shelf in self.shelves], self.start + 1, stop)
+        # It can only rise where a session begins; an end at the same time counts first, for spans are half-open.
+        level = list(map(operator.sub, range(now + 1, now + 1 + len(ups)), map(bisect_right, repeat(downs), ups)))
         greatest = []
         for low, high in pairwise(self.edges):
             if low >= self.as_of:
                 greatest.append(0)
                 continue
-            # level[i] holds before changes[i]; those at low itself come first.
-            first = bisect_left(changes, 2 * low + 2)
-            last = bisect_left(changes, 2 * high)
-            greatest.append(max(level[first : last + 1]))
+            first, last = bisect_right(ups, low), bisect_left(ups, high)
+            before = now + first - bisect_right(downs, low)
+            greatest.append(max(before, max(level[first:last], default=0)))
         return greatest
 
     @cached_property

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from datacat.cli import ask, screen, text
+from datacat.cli import ask, clock, screen, text
 from datacat.cli.screen import Cell, Column
 from datacat.errors import WireError
 
@@ -121,7 +121,7 @@ def rows(heads: list[dict[str, Any]], now_us: int, *, whole_ids: bool) -> list[s
             Cell(str(errors := head["counts"].get("errors", 0)), "red" if errors else ""),
             head.get("hostname") or "-",
         )
-        for head in heads
+        for head in map(clock.corrected, heads)
     ]
 
 

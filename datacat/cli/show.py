@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.text import Text
 
-from datacat.cli import ask, screen, text
+from datacat.cli import ask, clock, screen, text
 from datacat.cli.screen import Cell, Column
 from datacat.cli.why import why
 from datacat.wire import routes
@@ -40,7 +40,9 @@ def command(
         session["events"] = session["events"][-events:] if events else []
         screen.print_json({**session, "transitions": transitions})
         return
-    parts = sections(session, transitions, events, time.time_ns() // 1000)
+    skew = clock.skew_s(session)
+    transitions = [clock.shifted(row, skew) for row in transitions]
+    parts = sections(clock.corrected(session), transitions, events, time.time_ns() // 1000)
     out = screen.console()
     if out.is_terminal:
         out.print(_drawn(session, parts))
@@ -86,6 +88,7 @@ def _facts(session: dict[str, Any], now_us: int) -> Iterable[str]:
         "host": session.get("hostname"),
         "platform": session.get("platform"),
         "pid": session.get("pid"),
+        "clock": _clock(session),
         "started": f"{text.date_and_time(session['created_at'])}  ({text.ago(session['created_at'], now_us)})",
         "ended": text.date_and_time(session["ended_at"]) if session.get("ended_at") else None,
         "ran": text.lasted(session, now_us),
@@ -100,6 +103,14 @@ def _facts(session: dict[str, Any], now_us: int) -> Iterable[str]:
     for name, value in facts.items():
         if value is not None:
             yield f"{name:<{width}}  {value}"
+
+
+def _clock(session: dict[str, Any]) -> str | None:
+    """Return how wrong the clock of the session's machine is; None when it is right enough."""
+    skew = clock.skew_s(session)
+    if not skew:
+        return None
+    return f"{text.span(abs(skew))} {'ahead' if skew > 0 else 'behind'}; the times here are corrected"
 
 
 def _delivery(counts: dict[str, Any]) -> str | None:

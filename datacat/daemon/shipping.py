@@ -262,7 +262,7 @@ class Shipping:
 
     def _lease(self, uplink: Uplink, path: str, members: dict[str, Any]) -> None:
         try:
-            answer = uplink.post(path, members)
+            answer = uplink.post(path, {**members, "asleep_s": round(host.asleep_s(), 1)})
         except UplinkError as error:
             if not error.permanent or error.status in REFUSED:
                 raise

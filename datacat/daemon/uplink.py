@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from datacat import host
 from datacat.daemon.backoff import LONGEST_LOCAL_WAIT_S, LONGEST_WAIT_S, Backoff
 from datacat.daemon.config import Config, adjusted
 from datacat.daemon.transport import PRIORITY_HEADER, Trust, open_session
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
 CONNECT_TIMEOUT_S = 2.0
 READ_TIMEOUT_S = 10.0
 DAEMON_HEADER = "Datacat-Daemon"
+SENT_HEADER = "Datacat-Sent-At"
+"""Unix seconds of our clock: the server measures how wrong it is."""
+ASLEEP_HEADER = "Datacat-Asleep"
+"""Seconds that the machine has slept since its boot: after a silence the server can tell why."""
 REFUSED = frozenset({401, 403})
 """The server does not let us write; a person has to change that."""
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -50,7 +55,11 @@ class Uplink:
 
     def post_batch(self, path: str, body: bytes, *, urgent: bool = False) -> dict[str, Any]:
         """Send a batch; return the answer {acked, boot}. Raises: UplinkError."""
-        headers = {"Content-Type": routes.NDJSON}
+        headers = {
+            "Content-Type": routes.NDJSON,
+            SENT_HEADER: f"{time.time():.3f}",
+            ASLEEP_HEADER: f"{host.asleep_s():.1f}",
+        }
         if urgent:
             headers[PRIORITY_HEADER] = "first"
         if self._compress and body:

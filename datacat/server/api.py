@@ -217,7 +217,8 @@ class Api:
     def renew(self, request: Request) -> Answer:
         """POST /api/daemons/{id}/heartbeat."""
         daemon_id = inputs.daemon({"id": request.path["id"]})["id"]
-        self._leases.renew(daemon_id, self._own.clock_us(), inputs.sessions(request.json()))
+        body = request.json()
+        self._leases.renew(daemon_id, self._own.clock_us(), inputs.sessions(body), asleep_s=inputs.asleep_s(body))
         return as_json({"lease_s": self._live.now.lease_s, "boot": self._own.boot})
 
     def daemons(self, request: Request) -> Answer:

@@ -6,14 +6,14 @@ A WSGI application beside CherryPy's: its request cycle would cost more than sto
 import re
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from datacat.errors import DatacatError, Deleted, NotFound, WireError
 from datacat.host import faults
 from datacat.server import bodies, judge
 from datacat.server.checking import checked
 from datacat.server.gate import Gate
-from datacat.server.leases import Leases
+from datacat.server.leases import Away, Leases
 from datacat.server.own import OwnStream, line_of
 from datacat.server.pressure import Pressure
 from datacat.server.principal import Principal, check_writes
@@ -29,15 +29,27 @@ from datacat.wire.records import MAX_BATCH_BYTES, Close, Closing, Gap, Open, Ver
 StartResponse: TypeAlias = Callable[[str, list[tuple[str, str]]], object]
 
 PATH = re.compile(r"/api/sessions/([^/]+)/(batches|acked)")
+SENT_HEADER = "HTTP_DATACAT_SENT_AT"
+"""When a batch was sent, in Unix seconds of the sender's clock."""
+ASLEEP_HEADER = "HTTP_DATACAT_ASLEEP"
+"""How long the sender's machine has slept since its boot, in seconds."""
 PRIORITY_HEADER = "HTTP_DATACAT_PRIORITY"
 """A sender says `Datacat-Priority: first` of a batch that others should wait for."""
 _URGENT = frozenset({Open, Gap, Closing, Close, Verdict})
 _MAX_URGENT = 200
+_MOST_S = 253_402_300_800.0  # the year 10000
 DAEMON_HEADER = "HTTP_DATACAT_DAEMON"
 """A batch with the header Datacat-Daemon renews the lease of that daemon."""
 _PARAMETERS = ("stream", "from", "to", "crc", "end_crc", "records", "pending")
 _TYPES = frozenset({"", routes.NDJSON, "application/ndjson", "application/octet-stream"})
 _MAX_OFFSET = 2**63
+
+
+class _Sender(NamedTuple):
+    """Whose batch it is: the newest silence of its daemon, and how far its clock is ahead (None: it does not say)."""
+
+    away: Away | None
+    skew_us: int | None
 
 
 class Ingest:
@@ -93,8 +105,13 @@ class Ingest:
         if end < start:
             raise Refusal(400, f"to={end} is before from={start}")
         daemon_id = request.environ.get(DAEMON_HEADER)
+        now_us = self._own.clock_us()
+        away = None
         if daemon_id:
-            self._leases.renew(str(daemon_id)[:64], self._own.clock_us())
+            asleep_s = _seconds(request.environ.get(ASLEEP_HEADER))
+            away = self._leases.renew(str(daemon_id)[:64], now_us, asleep_s=asleep_s)
+        sent_s = _seconds(request.environ.get(SENT_HEADER))
+        sender = _Sender(away, None if sent_s is None else round(sent_s * 1e6) - now_us)
         try:
             before = self._store.head(session_id)
         except NotFound:
@@ -112,12 +129,13 @@ class Ingest:
         with self._pressure.unpacked(bodies.plain_size(body, encoding, MAX_BATCH_BYTES)):
             plain = bodies.decompress(body, encoding, MAX_BATCH_BYTES)
             found = checked(plain, body if encoding == "zstd" else None)
-            return self._store_batch(session_id, request, before, stream, (start, end), found)
+            return self._store_batch(session_id, request, sender, before, stream, (start, end), found)
 
     def _store_batch(
         self,
         session_id: str,
         request: Request,
+        sender: _Sender,
         before: Head | None,
         stream: str,
         span: tuple[int, int],
@@ -131,6 +149,7 @@ class Ingest:
             _optional_number(request, "end_crc"),
             _optional_number(request, "records"),
             _optional_number(request, "pending") or 0,
+            sender.skew_us,
         )
         if before is None and batch.lines and (opened := opening(batch.lines[0].record)) is not None:
             check_writes(request.principal, opened.product)
@@ -140,7 +159,7 @@ class Ingest:
             after = self._store.append(session_id, batch, received_us=self._own.clock_us())
             faults.at("ingest.stored")
         if before and before.by == "server" and before.status in ("hung", "suspended", "abnormal"):
-            self._welcome(before, after)
+            self._welcome(before, after, sender.away)
         return self._stored(after.streams[stream].acked if stream in after.streams else 0)
 
     def _stored(self, acked: int) -> Answer:
@@ -149,7 +168,7 @@ class Ingest:
     def _conflict(self, detail: str) -> Answer:
         return as_answer(problem(409, detail, acked=0, boot=self._own.boot, reason="offset"))
 
-    def _welcome(self, before: Head, after: Head) -> None:
+    def _welcome(self, before: Head, after: Head, away: Away | None) -> None:
         """Write that a session which the server believed to be away is heard of again."""
         with self._own.lock(after.id):
             now = self._store.head(after.id)
@@ -158,7 +177,7 @@ class Ingest:
             elif judge.is_supposed(before) and now.status == "active" and now.status_since == after.status_since:
                 if now.streams.get(self._own.boot) != after.streams.get(self._own.boot):
                     return  # another batch has told it meanwhile
-                told = [judge.resumed(before, self._own.clock_us())]
+                told = [judge.resumed(before, judge.machine_us(after, self._own.clock_us()), away)]
             else:
                 return
             self._own.write(after.id, map(line_of, told))
@@ -200,3 +219,12 @@ def _optional_number(request: Request, name: str) -> int | None:
     if not (text.isascii() and text.isdigit()) or len(text) > 19 or int(text) >= _MAX_OFFSET:
         raise Refusal(400, f"{name}={text[:40]} is no offset", hint="use a whole number of bytes")
     return int(text)
+
+
+def _seconds(text: object) -> float | None:
+    """Return a header's number of seconds; None when there is none, or it is none that can be."""
+    try:
+        seconds = float(str(text)) if text is not None else -1.0
+    except ValueError:
+        return None
+    return seconds if 0 <= seconds < _MOST_S else None

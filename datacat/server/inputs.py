@@ -82,7 +82,18 @@ def daemon(body: object) -> dict[str, Any]:
     if pid is not None and (isinstance(pid, bool) or not isinstance(pid, int)):
         raise WireError("pid is no whole number", pointer="/pid")
     told["sessions"] = sessions(body)
+    told["asleep_s"] = asleep_s(body)
     return told
+
+
+def asleep_s(body: object) -> float | None:
+    """Return how long a daemon's machine has slept since its boot; None when it does not say."""
+    value = _object({} if body is None else body).get("asleep_s")
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0:
+        raise WireError("asleep_s is no number of seconds", pointer="/asleep_s")
+    return float(value)
 
 
 def sessions(body: object) -> list[str] | None:

@@ -99,7 +99,8 @@ class Sweep:
     def _decide(self, head: Head, contacts: Contacts, beat_us: int | None, now_us: int) -> list[Record]:
         seen = contacts.seen(head)
         rebooted = contacts.rebooted(head, now_us, self._limits.lease_us)
-        heard = Heard(seen, max(seen, self._listening_since), beat_us, rebooted)
+        away = self._leases.away(head.daemon_id)
+        heard = Heard(seen, max(seen, self._listening_since), beat_us, rebooted, away)
         return judge.judge(head, heard, now_us, self._limits, lambda: last_closing(self._own.store, head.id))
 
     def _beat(self, head: Head, now_us: int) -> int | None:

@@ -7,6 +7,7 @@ import signal
 from collections.abc import Callable
 from typing import NamedTuple
 
+from datacat.server.leases import Away
 from datacat.store import Head
 from datacat.wire.records import (
     CRASHED_EVENT,
@@ -23,6 +24,8 @@ from datacat.wire.routes import OPEN_STATUSES
 from datacat.wire.times import rfc3339
 
 _US = 1_000_000
+SKEW_US = 5 * _US
+"""A clock that is less wrong is right: the way of a request takes time too."""
 _ASKED_TO_STOP = frozenset({signal.SIGINT, signal.SIGTERM, 1})
 """SIGHUP is 1; Windows has no name for it."""
 
@@ -41,13 +44,15 @@ class Heard(NamedTuple):
 
     seen is when the session or its daemon was last heard of; since is the same, but not before the server could listen
     (its start, the end of its machine's sleep). beat is when the newest heartbeat came, None: there never was one.
-    rebooted: its machine was seen again after a reboot, and nobody serves the session.
+    rebooted: its machine was seen again after a reboot, and nobody serves the session. away is the newest silence of
+    its daemon that is over.
     """
 
     seen: int
     since: int
     beat: int | None
     rebooted: bool
+    away: Away | None = None
 
 
 def is_supposed(head: Head) -> bool:
@@ -55,24 +60,35 @@ def is_supposed(head: Head) -> bool:
     return head.by == "server" and head.status in ("suspended", "abnormal")
 
 
-def back(head: Head, now_us: int) -> list[Record]:
+def machine_us(head: Head, now_us: int) -> int:
+    """Return what the clock of the session's machine says now: all times of a session are of that clock."""
+    return now_us + head.skew_us if abs(head.skew_us) >= SKEW_US else now_us
+
+
+def back(head: Head, now_us: int, away: Away | None = None) -> list[Record]:
     """Return what is to be written when a session that was hung, suspended or supposed lost is heard of again."""
+    at_us = machine_us(head, now_us)
     if head.status == "hung":
-        silent_us = max(0, now_us - min(head.last_heartbeat or head.status_since, head.status_since))
+        silent_us = max(0, at_us - min(head.last_heartbeat or head.status_since, head.status_since))
         hang_s = silent_us / _US
         return [
-            Verdict(now_us, "active", by="server", hang_s=hang_s),
-            Event(now_us, RECOVERED_EVENT, data={"duration_s": hang_s}),
+            Verdict(at_us, "active", by="server", hang_s=hang_s),
+            Event(at_us, RECOVERED_EVENT, data={"duration_s": hang_s}),
         ]
     if head.status == "suspended" or is_supposed(head):
-        return [Verdict(now_us, "active", by="server"), resumed(head, now_us)]
+        return [Verdict(at_us, "active", away.cause if away else None, by="server"), resumed(head, at_us, away)]
     return []
 
 
-def resumed(head: Head, now_us: int) -> Event:
-    """Return the event that tells that a session goes on; head is what it was before."""
-    away_s = max(0, now_us - head.status_since) / _US
-    return Event(now_us, RESUMED_EVENT, data={"status": head.status, "duration_s": away_s})
+def resumed(head: Head, at_us: int, away: Away | None = None) -> Event:
+    """Return the event that tells that a session goes on at a time of its machine, and what it was meanwhile.
+
+    head is what it was before. away says whether the machine slept or the network was away.
+    """
+    data: dict[str, object] = {"status": head.status, "duration_s": max(0, at_us - head.status_since) / _US}
+    if away is not None and away.cause is not None and machine_us(head, away.until) >= head.status_since:
+        data |= {"cause": away.cause, "slept_s": away.slept_s, "last_seen": rfc3339(away.since)}
+    return Event(at_us, RESUMED_EVENT, data=data)
 
 
 def judge(
@@ -83,27 +99,27 @@ def judge(
     head is of a session that has not ended. last_closing returns the session's closing record when nothing of the app
     came after it; it is asked only when the session would be judged.
     """
-    silent_us = now_us - heard.since
+    silent_us, at_us = now_us - heard.since, machine_us(head, now_us)
     shipped = head.daemon_id is not None
     contact_us = limits.lease_us if shipped else limits.contact_us
     if is_supposed(head) and now_us - heard.seen <= contact_us:
-        return back(head, now_us)
+        return back(head, now_us, heard.away)
     if heard.rebooted:
-        return _ended(last_closing(), now_us) or [Verdict(now_us, "abnormal", "reboot", by="server")]
+        return _ended(last_closing(), at_us) or [Verdict(at_us, "abnormal", "reboot", by="server")]
     if silent_us > limits.lost_us:
         detail = f"nothing was heard since {rfc3339(heard.seen)}"
-        return _ended(last_closing(), now_us) or [Verdict(now_us, "abnormal", "lost", detail, by="server")]
+        return _ended(last_closing(), at_us) or [Verdict(at_us, "abnormal", "lost", detail, by="server")]
     if not shipped:
         if heard.beat is not None and (changed := _by_heartbeats(head, heard.beat, now_us, limits, last_closing)):
             return changed
-        if silent_us > contact_us and (ended := _ended(last_closing(), now_us)):
+        if silent_us > contact_us and (ended := _ended(last_closing(), at_us)):
             return ended
     may_suspend = ("active", "hung") if shipped else ("active",)
     if silent_us > contact_us and head.status in may_suspend:
         return [
-            Verdict(now_us, "suspended", by="server"),
+            Verdict(at_us, "suspended", by="server"),
             Event(
-                now_us,
+                at_us,
                 SUSPENDED_EVENT,
                 level="warning",
                 data={"reason": "contact lost", "last_seen": rfc3339(heard.seen)},
@@ -121,14 +137,14 @@ def crashed_event(verdict: Verdict) -> Event:
 def _by_heartbeats(
     head: Head, beat_us: int, now_us: int, limits: Limits, last_closing: Callable[[], Closing | None]
 ) -> list[Record]:
-    silent_us = now_us - beat_us
+    silent_us, at_us = now_us - beat_us, machine_us(head, now_us)
     if head.status == "hung" and head.by == "server" and silent_us <= limits.heartbeat_us:
         return back(head, now_us)
     if head.status == "active" and silent_us > limits.heartbeat_us and last_closing() is None:
         data = {"last_heartbeat": rfc3339(head.last_heartbeat), "silent_s": silent_us / _US}
         return [
-            Verdict(now_us, "hung", by="server"),
-            Event(now_us, HUNG_EVENT, level="error", data=data),
+            Verdict(at_us, "hung", by="server"),
+            Event(at_us, HUNG_EVENT, level="error", data=data),
         ]
     return []
 

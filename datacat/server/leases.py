@@ -18,14 +18,38 @@ MAX_DAEMONS = 20_000
 """More cannot be real; the oldest are forgotten."""
 
 
+GAP_US = 45 * 1_000_000
+"""A daemon is heard of every 30 s; a longer silence is told when it is over."""
+
+
+class Away(NamedTuple):
+    """A silence of a daemon that is over, in us of our clock; of it the machine slept for slept_s (None: unknown)."""
+
+    since: int
+    until: int
+    slept_s: float | None
+
+    @property
+    def cause(self) -> str | None:
+        """Whether the machine slept or the network was away; None: that cannot be told."""
+        if self.slept_s is None:
+            return None
+        return "slept" if self.slept_s * 2_000_000 >= self.until - self.since else "network away"
+
+
 @dataclass
 class Lease:
-    """One daemon; times in us of the server's clock. told is what it said about itself."""
+    """One daemon; times in us of the server's clock. told is what it said about itself.
+
+    asleep_s is how long its machine had slept since its boot when that was last heard, away its newest silence.
+    """
 
     id: str
     since: int
     last: int
     told: dict[str, Any] = field(default_factory=dict)
+    asleep_s: float | None = None
+    away: Away | None = None
     sessions: frozenset[str] = frozenset()
 
 
@@ -64,20 +88,35 @@ class Leases:
         about = {name: value for name, value in told.items() if name not in ("id", "sessions")}
         with self._lock:
             known = self._leases.pop(told["id"], None)
-            lease = Lease(told["id"], known.since if known else now_us, now_us, about)
-            lease.sessions = frozenset(told.get("sessions") or (known.sessions if known else ()))
+            asleep_s = about.pop("asleep_s", None)
+            lease = known or Lease(told["id"], now_us, now_us)
+            _heard(lease, now_us, asleep_s)
+            lease.told = about
+            lease.sessions = frozenset(told.get("sessions") or lease.sessions)
             self._leases[lease.id] = lease
             self._forget(now_us)
 
-    def renew(self, daemon_id: str, now_us: int, sessions: Sequence[str] | None = None) -> None:
-        """Take note that a daemon was heard of; one that is not known (the server was restarted) is from now on."""
+    def renew(
+        self, daemon_id: str, now_us: int, sessions: Sequence[str] | None = None, *, asleep_s: float | None = None
+    ) -> Away | None:
+        """Take note that a daemon was heard of, also one that is not known (the server was restarted).
+
+        Return its newest silence that is over; None when there was none.
+        """
         with self._lock:
             lease = self._leases.pop(daemon_id, None) or Lease(daemon_id, now_us, now_us)
-            lease.last = now_us
+            _heard(lease, now_us, asleep_s)
             if sessions is not None:
                 lease.sessions = frozenset(sessions)
             self._leases[daemon_id] = lease  # at the end: the dict is in the order of the last contact
             self._forget(now_us)
+            return lease.away
+
+    def away(self, daemon_id: str | None) -> Away | None:
+        """Return the newest silence of a daemon; None when there was none."""
+        with self._lock:
+            lease = self._leases.get(daemon_id or "")
+            return lease.away if lease else None
 
     def contacts(self) -> Contacts:
         """Return the leases of this moment for the sweep."""
@@ -121,3 +160,15 @@ class Leases:
             if now_us - oldest.last <= FORGET_US and len(self._leases) <= MAX_DAEMONS:
                 return
             del self._leases[oldest.id]
+
+
+def _heard(lease: Lease, now_us: int, asleep_s: float | None) -> None:
+    """Note that a daemon was heard of, and what its silence was when that was a long one."""
+    if now_us - lease.last > GAP_US:
+        slept_s = None
+        if asleep_s is not None and lease.asleep_s is not None:
+            slept_s = max(0.0, asleep_s - lease.asleep_s)
+        lease.away = Away(lease.last, now_us, slept_s)
+    lease.last = now_us
+    if asleep_s is not None:
+        lease.asleep_s = asleep_s

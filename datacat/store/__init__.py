@@ -46,6 +46,7 @@ class Batch:
     (for records that the server itself writes, or takes from its simple endpoints). crc is compared with the end_crc of
     the batch before when both are given. records is how many records of the journal the lines stand for (None: as many
     as there are lines), pending how many follow them there; both are for the ledger.
+    skew_us is how far the sender's clock was ahead of ours when it sent this; None: it did not say.
     """
 
     stream: str
@@ -56,6 +57,7 @@ class Batch:
     end_crc: int | None = None
     records: int | None = None
     pending: int = 0
+    skew_us: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

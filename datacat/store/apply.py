@@ -10,6 +10,9 @@ from datacat.store.ledger import Stream
 from datacat.store.rollup import Delta, roll_up
 from datacat.wire.lines import Line, raws_of, records_of
 
+CLOCK_STEP_US = 5_000_000
+"""A measurement that differs by more is another clock, not another delay."""
+
 
 class Applied(NamedTuple):
     """What is to be stored in one write. lines are those that leave a trace; start and end are the stream's bytes."""
@@ -67,6 +70,7 @@ def apply(
     after = folded.head
     after.streams = {**head.streams, batch.stream: _moved(stream, batch, end)}
     after.last_seen = max(head.last_seen, received_us)
+    after.skew_us = _skew(head.skew_us, batch.skew_us)
     lines = batch.lines
     if folded.untraced:
         lines = [line for index, line in enumerate(lines) if index not in folded.untraced]
@@ -82,3 +86,10 @@ def _moved(stream: Stream, batch: Batch, end: int) -> Stream:
     shipped = len(batch.lines)
     records = shipped if batch.records is None else batch.records
     return Stream(end, batch.end_crc, stream.records + records, stream.shipped + shipped, batch.pending)
+
+
+def _skew(known_us: int, measured_us: int | None) -> int:
+    """Return how far the machine's clock is ahead; the way here makes it look less. A large step is another clock."""
+    if measured_us is None:
+        return known_us
+    return measured_us if abs(measured_us - known_us) > CLOCK_STEP_US else max(known_us, measured_us)

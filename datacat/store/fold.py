@@ -17,8 +17,6 @@ from datacat.wire.times import rfc3339
 
 RANKS = {"app": 3, "daemon": 2, "server": 1}
 """Who is believed: the app's own word, then the observed exit, then the server's guess by lease (0: anybody else)."""
-_LATEST_US = 253_402_300_799_999_999
-"""The last microsecond of the year 9999, where RFC 3339 ends."""
 _STATEFUL = frozenset({wire.StatePatch, wire.Open, wire.Gap})
 
 
@@ -29,8 +27,8 @@ class Head(msgspec.Struct, omit_defaults=True):
     last_seen is when the server last got anything. last_heartbeat is the app's own time. counts has events, metrics,
     states, errors, exceptions, gaps and lost_bytes (what the gaps tell); dropped counts records that the client or
     daemon could not keep, by reason. hangs, suspensions and crash are what episodes.py keeps of the past; crash may be
-    known before the verdict and counts only when the status is crashed. A Head that a store returned is never changed
-    again; the next batch makes a new one.
+    known before the verdict and counts only when the status is crashed. skew_us is how far the machine's clock is ahead
+    of ours. A Head that a store returned is never changed again; the next batch makes a new one.
     """
 
     id: str
@@ -61,6 +59,7 @@ class Head(msgspec.Struct, omit_defaults=True):
     streams: dict[str, Stream] = {}
     counts: dict[str, int] = {}
     dropped: dict[str, int] = {}
+    skew_us: int = 0
     hangs: list[Hang] = []
     suspensions: list[Suspension] = []
     crash: Crash | None = None
@@ -281,6 +280,7 @@ def public(head: Head) -> dict[str, Any]:
         "pid": head.pid,
         "platform": head.platform,
         "daemon_id": head.daemon_id,
+        "clock_skew_s": round(head.skew_us / 1e6, 3),
         "streams": {name: stream.acked for name, stream in head.streams.items()},
         "counts": {
             **{name: head.counts.get(name, 0) for name in ("events", "metrics", "states", "errors")},
@@ -292,7 +292,7 @@ def public(head: Head) -> dict[str, Any]:
 
 def _shown(us: int) -> str:
     """Return a time as text; one that no calendar has, which a broken clock or writer may send, as the nearest one."""
-    return rfc3339(min(max(us, 0), _LATEST_US))
+    return rfc3339(min(max(us, 0), wire.MAX_T_US))
 
 
 def _told(head: Head, event: wire.Event, stacks: dict[int, groups.Group]) -> None:

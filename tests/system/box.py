@@ -47,7 +47,7 @@ class Box:
     def url(self):
         return f"http://127.0.0.1:{self.port}"
 
-    def start_server(self, *args):
+    def start_server(self, *args, timeout_s=20.0):
         """Start datacat-server; on the port it had before, if it had one."""
         port_file = self.folder / "port"
         port_file.unlink(missing_ok=True)
@@ -58,7 +58,7 @@ class Box:
             env=self.env, stdout=log, stderr=log, stdin=subprocess.DEVNULL,
         )  # fmt: skip
         log.close()
-        eventually(lambda: (port_file.exists() and port_file.read_text()) or self._dead_server())
+        eventually(lambda: (port_file.exists() and port_file.read_text()) or self._dead_server(), timeout_s)
         self.port = int(port_file.read_text())
         return self
 

@@ -276,7 +276,7 @@ class Killer:
         while not self.stop.wait(self.rng.uniform(0.3, 2 * self.often_s)):
             with self.box.lock:
                 self.box.stop_server(signal.SIGKILL)
-                self.box.start_server()
+                self.box.start_server(timeout_s=120)  # a machine that is busy with five schedules at once
             self.kills += 1
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from datacat.errors import ConfigError
 from datacat.server import rules
-from datacat.server.settings import Setting, address, names, number, setting, switch, text, whole, word
+from datacat.server.settings import Setting, address, by_name, names, number, setting, switch, text, whole, word
 
 ENVIRONMENT_PREFIX = "DATACAT_"
 FORMS = ("text", "json", "off")
@@ -147,6 +147,29 @@ class Config:
         "days from 0 to 36500",
         "Sessions are deleted so long after their end; 0 keeps them for ever. Open sessions are never deleted.",
         live=True,
+    )
+    retention: tuple[tuple[str, float], ...] = setting(
+        (),
+        by_name(0, 36_500),
+        "days by product: a table [retention] of the file, or PRODUCT=DAYS separated by commas",
+        "Products whose sessions are kept for other times than retention_days says.",
+        live=True,
+    )
+    max_store_bytes: int = setting(
+        0,
+        whole(0, 2**60),
+        "bytes, from 0",
+        "How large the store may grow; 0 sets no limit. Of the sessions that have ended those that were created first "
+        "are deleted when nine tenths of it are in use. What was deleted is given back some minutes later.",
+        live=True,
+    )
+    sync_interval_ms: int = setting(
+        0,
+        whole(0, 60_000),
+        "milliseconds from 0 to 60000",
+        "0: a batch is acknowledged when it is on disk, so that a power cut loses nothing that was acknowledged. "
+        "Otherwise it is acknowledged when it is written, and everything is put on disk so often: a power cut or a "
+        "crash of the system loses what was acknowledged in that time; a crash of the server alone loses nothing.",
     )
     rollup_minutes_days: float = setting(
         2.0,

@@ -10,22 +10,20 @@ from typing import NamedTuple
 import msgspec
 
 from datacat.errors import Deleted, NotFound
-from datacat.server import judge
+from datacat.server import judge, retention
 from datacat.server.config import Config, Live
 from datacat.server.judge import Heard, Limits
 from datacat.server.leases import Contacts, Leases
 from datacat.server.own import OwnStream, line_of
-from datacat.store import Head, Query, RecordQuery, Store
+from datacat.server.retention import Policy
+from datacat.store import Head, RecordQuery, Store
 from datacat.store.plain import JUDGED_EVENTS
 from datacat.wire.records import APP_KINDS, Closing, Record
 from datacat.wire.routes import OPEN_STATUSES
 
 _US = 1_000_000
-_DAY_US = 24 * 3600 * _US
 
 RETAIN_INTERVAL_S = 600.0
-RETAIN_BATCH = 100
-"""Sessions deleted in one step, so that a stop does not wait for thousands."""
 TEND_INTERVAL_S = 60.0
 TEND_BUDGET_S = 0.2
 """How long compaction may keep the disk busy at a time."""
@@ -46,7 +44,7 @@ def jobs(own: OwnStream, leases: Leases, live: Live, now_us: int) -> list[Job]:
     sweep = Sweep(own, leases, live, now_us)
     return [
         Job("sweep", live.now.sweep_interval_s, sweep.step),
-        Job("retain", RETAIN_INTERVAL_S, lambda now: retain(own.store, now, live.now.retention_days)),
+        Job("retain", RETAIN_INTERVAL_S, lambda now: retain(own.store, now, live.now)),
         Job("tend", TEND_INTERVAL_S, lambda now: tend(own.store, now)),
     ]
 
@@ -131,19 +129,9 @@ def last_closing(store: Store, session_id: str) -> Closing | None:
     return None
 
 
-def retain(store: Store, now_us: int, retention_days: float) -> bool:
-    """Delete some of the sessions that ended more than retention_days ago; 0 keeps everything. Never an open one."""
-    if not retention_days:
-        return False
-    cutoff_us = now_us - round(retention_days * _DAY_US)
-    if cutoff_us <= 0:
-        return False
-    page = store.heads(Query(at="end", to_us=cutoff_us, sort="created_at", limit=RETAIN_BATCH))
-    for head in page.heads:
-        if head.ended_at:
-            with contextlib.suppress(NotFound, Deleted):
-                store.drop(head.id)
-    return len(page.heads) == RETAIN_BATCH
+def retain(store: Store, now_us: int, config: Config) -> bool:
+    """Delete some of the sessions that ended long ago, or that there is no room for; never an open one."""
+    return retention.step(store, now_us, Policy(config.retention_days, config.retention, config.max_store_bytes))
 
 
 def tend(store: Store, now_us: int) -> bool:  # noqa: ARG001  a job's step takes the time

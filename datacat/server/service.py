@@ -239,7 +239,8 @@ def build(
             _make(folder)
         url = config.store or f"semidbm:{folder}{os.sep}store"
         notifier.status(f"opening the store {url}")
-        store = _open(url, Ages(config.rollup_minutes_days, config.rollup_hours_days, config.rollup_days))
+        ages = Ages(config.rollup_minutes_days, config.rollup_hours_days, config.rollup_days)
+        store = _open(url, ages, config.sync_interval_ms / 1000)
         opened.callback(store.close)
         service = Service(config, store, sock, notifier, environ, ring, secure, folder, ends_in_s)
         opened.pop_all()
@@ -284,9 +285,9 @@ def site(
     return pulse.around(serve) if pulse else serve
 
 
-def _open(url: str, ages: Ages) -> Store:
+def _open(url: str, ages: Ages, sync_interval_s: float) -> Store:
     try:
-        return open_store(url, ages=ages)
+        return open_store(url, ages=ages, sync_interval_s=sync_interval_s)
     except Busy as error:
         holder = f"pid {error.holder}" if error.holder else "another process"
         raise Busy(

@@ -92,6 +92,25 @@ def number(low: float, high: float) -> Callable[[object], float]:
     return parse
 
 
+def by_name(low: float, high: float) -> Callable[[object], tuple[tuple[str, float], ...]]:
+    """Return a parser of numbers by name, from a table or from a text such as "editor=90, player=7"; sorted."""
+    one = number(low, high)
+
+    def parse(value: object) -> tuple[tuple[str, float], ...]:
+        if isinstance(value, str):
+            pairs = [item.rpartition("=") for item in value.split(",") if item.strip()]
+            found: dict[object, object] = {name.strip(): given for name, _, given in pairs}
+        elif isinstance(value, dict):
+            found = value
+        else:
+            raise ValueError  # noqa: TRY004  one kind of error for every malformed value
+        if not all(isinstance(name, str) and name for name in found):
+            raise ValueError
+        return tuple(sorted((str(name), one(given)) for name, given in found.items()))
+
+    return parse
+
+
 def word(words: tuple[str, ...]) -> Callable[[object], str]:
     """Return a parser that takes one of words."""
 

@@ -216,10 +216,10 @@ class Store(Protocol):
         """Make everything durable and let go of the files; idempotent."""
 
 
-def open_store(url: str, *, ages: Ages = DEFAULT_AGES) -> Store:
+def open_store(url: str, *, ages: Ages = DEFAULT_AGES, sync_interval_s: float = 0.0) -> Store:
     """Open the store that url names: memory:, or semidbm:PATH (a plain path is the same).
 
-    ages says when roll-ups grow coarser; in memory they stay as they are.
+    ages says when roll-ups grow coarser; in memory they stay as they are. sync_interval_s: see SemiStore.
 
     Raises: ConfigError for an unknown kind, Busy when another process has it, StoreError, Corrupt.
     """
@@ -233,5 +233,5 @@ def open_store(url: str, *, ages: Ages = DEFAULT_AGES) -> Store:
     if is_path or (kind == "semidbm" and rest):
         from datacat.store.semi import SemiStore
 
-        return SemiStore(Path(url if is_path else rest), ages=ages)
+        return SemiStore(Path(url if is_path else rest), ages=ages, sync_interval_s=sync_interval_s)
     raise ConfigError("store", url, "memory: or semidbm:PATH")

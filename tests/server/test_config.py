@@ -136,3 +136,13 @@ def test_the_command_prints_the_page_of_settings():
 def test_the_public_address_is_one_of_a_server(wrong):
     with pytest.raises(ConfigError):
         load({"public_url": wrong}, {})
+
+
+def test_retention_by_product_is_a_table_of_the_file_or_a_text(tmp_path):
+    file = tmp_path / "server.toml"
+    file.write_text('retention_days = 7\n[retention]\neditor = 90\n"my player" = 0.5\n')
+    assert load({"config": str(file)}, {}).retention == (("editor", 90.0), ("my player", 0.5))
+    assert load({}, {"DATACAT_RETENTION": "b=3, a = 2"}).retention == (("a", 2.0), ("b", 3.0))
+    for wrong in ("a", "=3", "a=x", "a=-1"):
+        with pytest.raises(ConfigError, match="retention"):
+            load({"retention": wrong}, {})

@@ -280,23 +280,25 @@ def test_a_suspension_outlives_the_servers_restart(alone):
 
 # --- retention
 
+DAYS_30 = Config(retention_days=30)
+
 
 def test_sessions_are_deleted_so_long_after_their_end_and_never_open_ones(server):
     ended, running = server.session(), server.session()
     server.post(f"/api/sessions/{ended}/end")
-    assert retain(server.store, server.now_us + 30 * DAY * US, 30) is False
+    assert retain(server.store, server.now_us + 30 * DAY * US, DAYS_30) is False
     assert server.store.head(ended)
-    retain(server.store, server.now_us + 30 * DAY * US + 1, 30)
+    retain(server.store, server.now_us + 30 * DAY * US + 1, DAYS_30)
     with pytest.raises(Deleted):
         server.store.head(ended)
-    retain(server.store, server.now_us + 3650 * DAY * US, 30)
+    retain(server.store, server.now_us + 3650 * DAY * US, DAYS_30)
     assert server.store.head(running)
 
 
 def test_without_retention_everything_is_kept(server):
     ended = server.session()
     server.post(f"/api/sessions/{ended}/end")
-    retain(server.store, server.now_us + 3650 * DAY * US, 0)
+    retain(server.store, server.now_us + 3650 * DAY * US, Config(retention_days=0))
     assert server.store.head(ended)
 
 
@@ -305,8 +307,8 @@ def test_many_old_sessions_are_deleted_in_steps(server):
         server.now_us += 1
         server.post(f"/api/sessions/{server.session()}/end")
     later = server.now_us + 40 * DAY * US
-    assert retain(server.store, later, 30) is True
-    assert retain(server.store, later, 30) is False
+    assert retain(server.store, later, DAYS_30) is True
+    assert retain(server.store, later, DAYS_30) is False
     assert server.store.stats()["sessions"] == 0
 
 

@@ -7,7 +7,7 @@ fold. A store keeps for each session a head (fold.Head), the whole state, and th
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from datacat.errors import ConfigError
 from datacat.store.catalogue import CatalogueQuery, Entry
@@ -17,6 +17,9 @@ from datacat.store.pages import DEFAULT_AGES, Ages
 from datacat.store.rollup_query import RollupQuery, Rollups
 from datacat.store.summary import Summary
 from datacat.wire.lines import Line
+
+if TYPE_CHECKING:
+    from datacat.store.chunks import Part
 
 __all__ = [
     "DEFAULT_AGES",
@@ -172,6 +175,12 @@ class Store(Protocol):
         """Return a whole state and the matching records since then, oldest first, to tell the state before query.to_us.
 
         None: no such state is known, and the records are all that match. Raises: NotFound, Deleted.
+        """
+
+    def batches(self, session_id: str) -> Iterator[tuple["Part", list[bytes]]]:
+        """Yield the stored batches in the order in which they came: their part, and their records as they came.
+
+        What left no trace is missing, so streams have gaps. Raises: NotFound, Deleted; Corrupt, StoreError.
         """
 
     def rollups(self, query: RollupQuery) -> Rollups:

@@ -63,6 +63,16 @@ def sync_file(fd: int) -> None:
     os.fsync(fd)
 
 
+def open_to_read(path: Path) -> int:
+    """Return a descriptor for read_at()."""
+    return os.open(path, (OPEN_FLAGS & ~(os.O_APPEND | os.O_RDWR)) | os.O_RDONLY)
+
+
+def close(fd: int) -> None:
+    """Let go of a descriptor that was only read."""
+    os.close(fd)
+
+
 def write_all(fd: int, data: bytes) -> None:
     """Write all of data; os.write may take a part only. After an error an unknown part of it is in the file."""
     view = memoryview(data)

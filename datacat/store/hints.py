@@ -107,6 +107,15 @@ def load(root: Path, name: str, data: Path) -> Hint | None:
     return hint
 
 
+def is_whole(root: Path, name: str) -> bool:
+    """Return whether the hint of that name is as it was written, of whatever layout. Raises: OSError."""
+    packed = (root / HINTS_DIR / name).read_bytes()
+    start = len(_MAGIC) + _CRC.size
+    if len(packed) < start or packed[: len(_MAGIC)] != _MAGIC:
+        return False
+    return bool(zlib.crc32(packed[start:]) == _CRC.unpack_from(packed, len(_MAGIC))[0])
+
+
 def tail_crc(data: Path, size: int) -> int:
     """Return the CRC-32 of the last of the first size bytes of a file. Raises: OSError."""
     with data.open("rb") as file:

@@ -31,7 +31,7 @@ class _Loaded(msgspec.Struct, gc=False):
     total: int = 0
 
 
-class _Collector:
+class Collector:
     """Takes in entries, read or told of by hints, in the order of the segments."""
 
     def __init__(self) -> None:
@@ -99,13 +99,13 @@ def load(root: Path, index: Index, segment_bytes: int, *, synced_later: bool = F
     repaired: list[Finding] = []
     descriptors = Descriptors()
     try:
-        seen = _Collector()
+        seen = Collector()
         opened, findings = open_segments(root, descriptors, seen.visit, seen.visit_hint)
         if any(one.head is None for session_id, one in seen.sessions.items() if session_id not in seen.tombstones):
             raise Distrust(findings)
     except Distrust as distrust:
         repaired = distrust.findings
-        seen, descriptors = _Collector(), Descriptors()
+        seen, descriptors = Collector(), Descriptors()
         opened, findings = open_segments(root, descriptors, seen.visit)
     segments = Segments(root, opened, repaired + findings, segment_bytes, descriptors, synced_later=synced_later)
     for number, size in seen.hinted.items():
@@ -116,7 +116,7 @@ def load(root: Path, index: Index, segment_bytes: int, *, synced_later: bool = F
         if session_id in seen.tombstones:
             continue
         summary = _summary(one)
-        alive = _alive(chunks_of(one.rows), one.rev)
+        alive = alive_of(chunks_of(one.rows), one.rev)
         table = one.rows if len(alive) * ROW_BYTES == len(one.rows) == ROW_BYTES else b"".join(map(row_of, alive))
         missing = one.total - sum(chunk.batches for chunk in alive)
         if missing:
@@ -145,7 +145,7 @@ def _missing(summary: Summary, count: int) -> Head:
     return head
 
 
-def _alive(chunks: list[Chunk], newest: int) -> list[Chunk]:
+def alive_of(chunks: list[Chunk], newest: int) -> list[Chunk]:
     """Return the chunks of a session that no other stands for, oldest first."""
     if len(chunks) == 1:
         return chunks

@@ -100,6 +100,13 @@ class MemoryStore:
         """See Store.snapshot."""
         return None, self.records(session_id, query)
 
+    def batches(self, session_id: str) -> Iterator[Piece]:
+        """See Store.batches."""
+        session = self._session(session_id)
+        with self._lock:
+            pieces = list(session.pieces.values())
+        yield from pieces
+
     def rollups(self, query: RollupQuery) -> Rollups:
         """See Store.rollups."""
         with self._lock:

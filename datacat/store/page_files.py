@@ -28,8 +28,8 @@ from datacat.store.repair import QUARANTINE_DIR
 from datacat.store.sealed import Position
 
 ROLLUPS_DIR = "rollups"
-_CATALOGUE = "catalogue"
-_MARK = "mark"
+CATALOGUE = "catalogue"
+MARK = "mark"
 _NAME = re.compile(r"(\d)-(\d{1,9})-(\d{1,12})-(\d{1,12})-(\d{1,12})", re.ASCII)
 _MAGIC = b"datacat rollups 1\n"
 _CRC = struct.Struct("!I")
@@ -61,15 +61,8 @@ def find(root: Path) -> list[PageFile]:
     folder = root / ROLLUPS_DIR
     durable.make_dir(folder)
     newest: dict[PageId, PageFile] = {}
-    void: list[Path] = []
-    for path in sorted(folder.iterdir()):
-        name = _NAME.fullmatch(path.name)
-        if name is None:
-            if path.name.endswith(durable.NEW_SUFFIX):
-                void.append(path)
-            continue
-        level, number, *position = map(int, name.groups())
-        file = PageFile(PageId(level, number), Position(*position), path)
+    void = [path for path in sorted(folder.iterdir()) if path.name.endswith(durable.NEW_SUFFIX)]
+    for file in known(root):
         other = newest.get(file.id)
         if other is not None:
             void.append(min(file, other, key=lambda one: one.position).path)
@@ -80,6 +73,18 @@ def find(root: Path) -> list[PageFile]:
     for path in void:
         path.unlink(missing_ok=True)
     return list(newest.values())
+
+
+def known(root: Path) -> list[PageFile]:
+    """Return every file of a page, by name, whether it counts or not. Raises: OSError."""
+    folder = root / ROLLUPS_DIR
+    files = []
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        name = _NAME.fullmatch(path.name)
+        if name is not None:
+            level, number, *position = map(int, name.groups())
+            files.append(PageFile(PageId(level, number), Position(*position), path))
+    return files
 
 
 def write(root: Path, page: PageId, position: Position, sections: Iterable[tuple[Family, View]]) -> PageFile:
@@ -113,7 +118,7 @@ class Reader:
     def raw(self, section: Section, *, distributions: bool = True) -> tuple[bytes, bytes]:
         """Return the bytes of values and of distributions, unchecked."""
         size = section.values_size + (section.distributions_size if distributions else 0)
-        data = self._read(size, self._start + section.offset)
+        data = self._read(size, self.start + section.offset)
         return data[: section.values_size], data[section.values_size :]
 
     def items(self, section: Section, *, distributions: bool = True) -> list[Item]:
@@ -121,13 +126,13 @@ class Reader:
         try:
             return pages.unpack(*self.raw(section, distributions=distributions), section)
         except (StoreError, msgspec.DecodeError, zstandard.ZstdError) as error:
-            raise Corrupt(str(error), path=str(self._path), offset=self._start + section.offset) from error
+            raise Corrupt(str(error), path=str(self._path), offset=self.start + section.offset) from error
 
     def sound(self, section: Section) -> tuple[bytes, bytes]:
         """Return the bytes of values and of distributions, as they were written."""
         values, distributions = self.raw(section)
         if (zlib.crc32(values), zlib.crc32(distributions)) != (section.values_crc, section.distributions_crc):
-            place = self._start + section.offset
+            place = self.start + section.offset
             raise Corrupt("a section of a page is not what was written", path=str(self._path), offset=place)
         return values, distributions
 
@@ -142,7 +147,7 @@ class Reader:
             raise Corrupt(str(error), path=str(self._path), offset=0) from error
         if (PageId(header.level, header.number), header.position) != (file.id, file.position):
             raise Corrupt("the file has the name of another page", path=str(self._path), offset=0)
-        self._start = pages.HEADER_START + size
+        self.start = pages.HEADER_START + size
         return header.sections
 
     def _read(self, size: int, offset: int) -> bytes:
@@ -159,12 +164,12 @@ def family_of(section: Section) -> Family:
 
 def write_mark(root: Path, position: Position) -> None:
     """Note that everything up to a position is in pages and catalogue. Raises: OSError."""
-    durable.create(root / ROLLUPS_DIR / _MARK, _sealed(list(position)))
+    durable.create(root / ROLLUPS_DIR / MARK, _sealed(list(position)))
 
 
 def read_mark(root: Path) -> Position:
     """Return what write_mark() noted; START when there is nothing. Raises: Corrupt, OSError."""
-    found = _load(root / ROLLUPS_DIR / _MARK)
+    found = _load(root / ROLLUPS_DIR / MARK)
     return START if found is None else Position(*found)
 
 
@@ -176,13 +181,13 @@ def pack_catalogue(position: Position, catalogue: Catalogue) -> bytes:
 
 def write_catalogue(root: Path, packed: bytes) -> None:
     """Make a catalogue durable. Raises: OSError."""
-    durable.create(root / ROLLUPS_DIR / _CATALOGUE, packed)
+    durable.create(root / ROLLUPS_DIR / CATALOGUE, packed)
 
 
 def read_catalogue(root: Path) -> tuple[Position, Catalogue]:
     """Return what write_catalogue() wrote; an empty one as of START when there is none. Raises: Corrupt, OSError."""
     catalogue = Catalogue()
-    found = _load(root / ROLLUPS_DIR / _CATALOGUE)
+    found = _load(root / ROLLUPS_DIR / CATALOGUE)
     if found is None:
         return START, catalogue
     catalogue.fill(((product, kind, name), Listing.unpack(row)) for product, kind, name, row in found[1])

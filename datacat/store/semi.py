@@ -24,6 +24,7 @@ from datacat.store.history import passes, snapshot_chunk
 from datacat.store.index import Index, Pending, Session, Tombstone
 from datacat.store.loading import load, take
 from datacat.store.pages import DEFAULT_AGES, Ages
+from datacat.store.repair import Finding
 from datacat.store.rollup import Delta
 from datacat.store.rollup_query import RollupQuery, Rollups
 from datacat.store.rows import Piece, read_rows
@@ -99,6 +100,11 @@ class SemiStore:
         """See Store.fleet."""
         return self._heads.fleet
 
+    @property
+    def findings(self) -> list[Finding]:
+        """What was not as it was written when the store was opened, and was repaired."""
+        return self._segments.findings
+
     def append(self, session_id: str, batch: Batch, *, received_us: int) -> Head:
         """See Store.append. Returns after an fsync that began after the batch was written."""
         with self._under_way.write():
@@ -163,6 +169,12 @@ class SemiStore:
                 return state, self._rows(session_id, chunks[at:], query)
         return None, self._rows(session_id, chunks, query)
 
+    def batches(self, session_id: str) -> Iterator[Piece]:
+        """See Store.batches."""
+        for chunk in self._chunks(session_id):
+            if chunk.batches:
+                yield from sorted(self._pieces(session_id, chunk), key=lambda piece: piece[0].rev)
+
     def rollups(self, query: RollupQuery) -> Rollups:
         """See Store.rollups."""
         return self._rollups.rollups(query)
@@ -210,6 +222,11 @@ class SemiStore:
             return self._tending.step(deadline) or self._hinting.step(HINT_BYTES)
         finally:
             self._tended.release()
+
+    def empty_dead(self) -> None:
+        """Let tend() also empty segments of which only a small part is dead: fewer bytes for more writing."""
+        for segment in self._segments.with_dead():
+            self._segments.empty(segment.number)
 
     def check(self) -> None:
         """See Store.check."""
@@ -290,17 +307,17 @@ class SemiStore:
             self._tending.erase(session_id)
 
     def _rows(self, session_id: str, chunks: list[Chunk], query: RecordQuery) -> Iterator[Row]:
-        def load_pieces(chunk: Chunk) -> list[Piece]:
-            payload, found = self._read(session_id, chunk)
-            pieces = entry.pieces_of(payload)
-            # Merged meanwhile with others, which are read at their own time.
-            return (
-                pieces
-                if found.first == chunk.first and found.last == chunk.last
-                else [piece for piece in pieces if chunk.first <= piece[0].rev <= chunk.last]
-            )
+        return read_rows([chunk for chunk in chunks if chunk.batches], query, partial(self._pieces, session_id))
 
-        return read_rows([chunk for chunk in chunks if chunk.batches], query, load_pieces)
+    def _pieces(self, session_id: str, chunk: Chunk) -> list[Piece]:
+        payload, found = self._read(session_id, chunk)
+        pieces = entry.pieces_of(payload)
+        # Merged meanwhile with others, which are read at their own time.
+        return (
+            pieces
+            if found.first == chunk.first and found.last == chunk.last
+            else [piece for piece in pieces if chunk.first <= piece[0].rev <= chunk.last]
+        )
 
     def _chunks(self, session_id: str) -> list[Chunk]:
         """Return the chunks that readers see. Raises: NotFound, Deleted, StoreError."""

@@ -41,3 +41,11 @@ def pytest_make_collect_report(collector):
     report = yield
     _refuse_skip(report)
     return report
+
+
+@pytest.fixture(scope="session")
+def mixed_store(tmp_path_factory):
+    """A closed store of mixed content (volume.py); tests copy it, and leave it as it is."""
+    from volume import make
+
+    return make(tmp_path_factory.mktemp("mixed") / "store")

@@ -2,10 +2,11 @@
 
 import ipaddress
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Self, TypeVar
+from typing import Any, NoReturn, Self, TypeVar
 from urllib.parse import urlsplit
 
 import click
+import zstandard
 
 from datacat import __version__
 from datacat.cli import preferences
@@ -14,6 +15,7 @@ from datacat.wire import ids, routes
 
 TIMEOUT_S = 15.0
 """A query over the whole store takes at most 2 s of the server's time; the rest is for a slow network."""
+_PIECE_BYTES = 64 * 1024
 PAGE = 1000
 """The largest page that the server gives."""
 
@@ -91,10 +93,48 @@ class Server:
 
         Raises: UplinkError with status 0 when nobody answers or it is no datacat server, else with the HTTP status.
         """
+        answer = self._send(method, path, params=params, json=body)
+        if answer.status_code == 204:
+            return None
         try:
-            answer = self._http.request(
-                method, self.url + path, params=params, json=body, timeout=self._timeout_s, verify=self._verify
-            )
+            body = answer.json()
+        except ValueError as error:
+            raise UplinkError(f"what answers at {self.url} is no datacat server: no JSON at {path}") from error
+        if not answer.ok:
+            raise _refusal(self.url, answer.status_code, body if isinstance(body, dict) else {})
+        return body
+
+    def stream(self, path: str, params: Params) -> Iterator[bytes]:
+        """Yield the body of an answer while it comes. Raises: UplinkError, also when it is cut off."""
+        answer = self._send("GET", path, params=params, stream=True)
+        if not answer.ok:
+            self._refused(answer)
+        try:
+            yield from answer.iter_content(_PIECE_BYTES)
+        except self._requests.RequestException as error:
+            raise UplinkError(
+                f"the answer of {self.url} was cut off ({_reason(error)})", hint="try it again"
+            ) from error
+
+    def post_lines(self, path: str, body: bytes) -> Any:
+        """Send NDJSON; return the JSON of the answer. Raises: UplinkError."""
+        packed = zstandard.ZstdCompressor().compress(body)
+        headers = {"Content-Type": routes.NDJSON, "Content-Encoding": "zstd"}
+        answer = self._send("POST", path, data=packed, headers=headers)
+        if not answer.ok:
+            self._refused(answer)
+        return answer.json()
+
+    def _refused(self, answer: Any) -> NoReturn:
+        try:
+            body = answer.json()
+        except ValueError:
+            body = {}
+        raise _refusal(self.url, answer.status_code, body if isinstance(body, dict) else {})
+
+    def _send(self, method: str, path: str, **more: Any) -> Any:
+        try:
+            return self._http.request(method, self.url + path, timeout=self._timeout_s, verify=self._verify, **more)
         except self._requests.exceptions.SSLError as error:
             raise UplinkError(
                 f"the certificate of {self.url} is not trusted ({_reason(error)})",
@@ -109,15 +149,6 @@ class Server:
             raise UplinkError(
                 f"cannot use {self._verify} as the authority of certificates", hint="name another --ca-file"
             ) from error
-        if answer.status_code == 204:
-            return None
-        try:
-            body = answer.json()
-        except ValueError as error:
-            raise UplinkError(f"what answers at {self.url} is no datacat server: no JSON at {path}") from error
-        if not answer.ok:
-            raise _refusal(self.url, answer.status_code, body if isinstance(body, dict) else {})
-        return body
 
     def sessions(self, params: Params, limit: int) -> Iterator[dict[str, Any]]:
         """Yield the heads that match, in the server's order, at most limit of them, page by page."""

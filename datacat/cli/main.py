@@ -22,6 +22,7 @@ COMMANDS = {
     "demo": ("datacat.cli.demo.command", "Watch six programs end in six ways."),
     "service": ("datacat.cli.service", "Make the server a service of this machine; start, stop, watch it."),
     "keys": ("datacat.cli.keys", "Make, list and revoke the keys of a server."),
+    "store": ("datacat.cli.store", "Look after the store on this machine: check, repair, back up, export."),
     "spool": ("datacat.cli.spool", "Look at journals on this machine; ship, export or drop them by hand."),
     "alerts": ("datacat.cli.alerts", "List what is watched and what fires; test the webhooks."),
     "doctor": ("datacat.cli.doctor", "Find out what is wrong with the server, and what to do about it."),

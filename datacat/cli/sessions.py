@@ -45,14 +45,15 @@ _FILTERS = (
 )
 
 
-def _filters(command: Callable[..., None]) -> Callable[..., None]:
+def filter_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that choose sessions by their names and values."""
     for flag, line in reversed(_FILTERS):
         command = click.option(flag, multiple=True, help=line)(command)
     return command
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@_filters
+@filter_options
 @click.option("--from", "start", metavar="TIME", help="Not before: 2h, 7d (ago), 2026-01-31 or RFC 3339.")
 @click.option("--to", "end", metavar="TIME", help="Before this time.")
 @click.option("--at", type=click.Choice(["start", "overlap", "end"]), help="What of a session lies in that span.")

@@ -16,6 +16,7 @@ from datacat.cli.screen import Column
 from datacat.errors import Busy, StoreError
 from datacat.server.config import load, read_file
 from datacat.store import checking, mending, survey
+from datacat.store.backup import MANIFEST
 from datacat.store.checking import Report, Trouble
 from datacat.store.semi import SemiStore
 from datacat.store.survey import Step
@@ -35,7 +36,9 @@ _ELSEWHERE = {
 def folder_options(command: _Command) -> _Command:
     """Add --data-dir and --config; data_dir_of(data_dir, config) takes them."""
     folder = click.option("--data-dir", metavar="PATH", default="", help="The data folder of a server of this machine.")
-    return folder(click.option("--config", metavar="PATH", default="", help="Its settings, which name the folder.")(command))
+    return folder(
+        click.option("--config", metavar="PATH", default="", help="Its settings, which name the folder.")(command)
+    )
 
 
 def data_dir_of(data_dir: str, config: str) -> Path:
@@ -57,7 +60,9 @@ def root_of(data_dir: str, config: str) -> Path:
 
 
 def refuse_if_held(root: Path) -> None:
-    """Raise Busy with the pid when a server has the store open."""
+    """Raise Busy with the pid when a server has the store open, StoreError when it is that of a backup."""
+    if (root.parent / MANIFEST).exists():
+        raise StoreError(f"{root.parent} is a backup, which nothing may change", hint="restore it to another folder")
     pid = survey.holder(root)
     if pid:
         raise Busy(f"the store in {root} is in use by pid {pid}", holder=pid, hint="stop that server first")

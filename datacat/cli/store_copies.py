@@ -9,7 +9,6 @@ from datacat import __version__
 from datacat.cli import exits, screen
 from datacat.cli.progress import follow
 from datacat.cli.store import data_dir_of, folder_options, root_of
-from datacat.server.backups import beside
 from datacat.store import backup as copying
 from datacat.wire.times import rfc3339
 
@@ -25,7 +24,11 @@ def backup(folder: Path, as_json: bool, data_dir: str, config: str) -> int:
     read again and verified before it gets its name, so what is called DIR is whole.
     """
     root = root_of(data_dir, config)
-    follow(copying.back_up(root, beside(data_dir_of(data_dir, config)), folder, time.time_ns() // 1000, __version__))
+    follow(
+        copying.back_up(
+            root, copying.files_beside(data_dir_of(data_dir, config)), folder, time.time_ns() // 1000, __version__
+        )
+    )
     made = copying.read_manifest(folder)
     size = sum(entry.size_bytes for entry in made.files)
     if as_json:

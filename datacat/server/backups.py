@@ -8,7 +8,6 @@ from pathlib import Path
 
 from datacat import __version__
 from datacat.errors import StoreError
-from datacat.server import alerting, audit, keys
 from datacat.server.config import Live
 from datacat.store import backup
 from datacat.store.survey import Step
@@ -25,11 +24,6 @@ STEP_S = 1.0
 _NAME = re.compile(r"datacat-(\d{4}-\d\d-\d\d)T(\d\d)-(\d\d)-(\d\d)Z", re.ASCII)
 _PARTIAL = re.compile(rf"{_NAME.pattern}-[0-9a-f]{{8}}{re.escape(backup.PARTIAL_SUFFIX)}", re.ASCII)
 _HOUR_US = 3600 * 1_000_000
-
-
-def beside(data_dir: Path) -> list[Path]:
-    """Return the files of a data folder that belong into a backup beside the store; some may not be there."""
-    return [data_dir / keys.FILE, data_dir / alerting.FILE, *sorted(data_dir.glob(f"{audit.FILE}*"))]
 
 
 class Backups:
@@ -76,7 +70,7 @@ class Backups:
             if _PARTIAL.fullmatch(path.name):
                 shutil.rmtree(path, ignore_errors=True)  # of a server that was killed
         assert self._root is not None
-        others = beside(self._data_dir) if self._data_dir else []
+        others = backup.files_beside(self._data_dir) if self._data_dir else []
         self._target = folder / f"datacat-{rfc3339(now_us)[:19].replace(':', '-')}Z"
         self._running = backup.back_up(self._root, others, self._target, now_us, __version__)
         return True

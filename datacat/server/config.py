@@ -189,6 +189,20 @@ class Config:
         "days from 0 to 36500",
         "Roll-ups are forgotten when they are so old, whatever became of their sessions; 0 keeps them for ever.",
     )
+    backup_dir: str = setting(
+        "",
+        text,
+        "the path of a folder",
+        "Where the server puts copies of everything it keeps, each in a folder of its own (`datacat store restore`). "
+        "Not given: it makes none. A systemd unit has to open a folder outside of the data folder: ReadWritePaths=.",
+        live=True,
+    )
+    backup_interval_h: float = setting(
+        24.0, number(0.01, 8760), "hours from 0.01 to 8760", "How often such a copy is made.", live=True
+    )
+    backup_keep: int = setting(
+        7, whole(1, 10_000), "a whole number from 1 to 10000", "How many of those copies are kept.", live=True
+    )
     log_level: str = setting(
         "info",
         word(LOG_LEVELS),

@@ -241,6 +241,15 @@ ROUTES: dict[tuple[str, str], About] = {
     ),
     ("DELETE", "/api/keys/{id}"): About("Revoke a key", {204: {}}, tag="keys"),
     ("GET", "/api/audit"): About("What admins did", {200: _json({"type": "object"})}, tag="keys"),
+    ("GET", "/api/export"): About(
+        "Whole sessions as NDJSON (format=ndjson, for /api/import) or CSV (format=csv)",
+        {200: {routes.NDJSON: {"schema": _TEXT}, "text/csv": {"schema": _TEXT}}},
+    ),
+    ("POST", "/api/import"): About(
+        "Lines of an export; what is there already changes nothing",
+        {200: _json({"type": "object"})},
+        {routes.NDJSON: {"schema": _TEXT}},
+    ),
     ("POST", f"{_ONE}/batches"): About(
         "Records of a stream, exactly once",
         {200: _json(_object(["acked", "boot"], {"acked": {"type": "integer"}, "boot": _TEXT}))},

@@ -19,12 +19,14 @@ from cherrypy.process.servers import ServerAdapter
 from datacat import host
 from datacat.errors import Busy, ConfigError, HostError
 from datacat.host.usage import usage
-from datacat.server import faults, httpd, ingest, listen, plugins, router, watchdog
+from datacat.server import backups, faults, httpd, ingest, listen, plugins, router, watchdog
 from datacat.server.access import Access
 from datacat.server.alerting import INTERVAL_S, Alerts
 from datacat.server.api import Api
 from datacat.server.audit import Audit
+from datacat.server.backups import Backups
 from datacat.server.config import Config, Live, is_loopback
+from datacat.server.exports import Exports
 from datacat.server.exposition import Exposition
 from datacat.server.gate import HEADERS, Gate, gate
 from datacat.server.health import Health
@@ -69,8 +71,10 @@ class Service:
         ring: Ring,
         secure: Tls | None,
         folder: Path | None,
+        root: Path | None,
         ends_in_s: float,
     ) -> None:
+        """Put it together. folder is that of keys and audit log, root that of the store, None when it has none."""
         self.live = Live(config)
         self.store = store
         self.boot = secrets.token_hex(_BOOT_BYTES)
@@ -110,6 +114,8 @@ class Service:
         self._http = httpd.Server(sock, self.site, limits, secure, self.site, access.refused, pressure.is_behind)
         table = [*jobs(self.own, self.leases, self.live, now_us()), Job("pulse", STEP_S, self.pulse.sample)]
         table.append(Job("alerts", INTERVAL_S, alerts.step))
+        self._backups = Backups(root, folder, self.live, time.monotonic)
+        table.append(Job("backup", backups.INTERVAL_S, self._backups.step))
         self._workers = [_worker(job, self.pulse) for job in table]
         self._notifier = notifier
         self._rate = Rate(time.monotonic)
@@ -209,6 +215,7 @@ class Service:
             plugins.own(bus, worker.name, (plugins.START_WORKERS, worker.start), (plugins.STOP_WORKERS, worker.stop))
         announce = (plugins.START_ANNOUNCE, self._announce)
         plugins.own(bus, "the service manager", announce, (plugins.STOP_ANNOUNCE, self._leave))
+        plugins.own(bus, "the backup", stop=(plugins.STOP_STORE, self._backups.close))
         plugins.own(bus, "the store", stop=(plugins.STOP_STORE, self.store.close))
 
 
@@ -242,7 +249,8 @@ def build(
         ages = Ages(config.rollup_minutes_days, config.rollup_hours_days, config.rollup_days)
         store = _open(url, ages, config.sync_interval_ms / 1000)
         opened.callback(store.close)
-        service = Service(config, store, sock, notifier, environ, ring, secure, folder, ends_in_s)
+        root = None if url == "memory:" else Path(url.removeprefix("semidbm:"))
+        service = Service(config, store, sock, notifier, environ, ring, secure, folder, root, ends_in_s)
         opened.pop_all()
         return service
 
@@ -267,6 +275,7 @@ def site(
         *(alerts.routes() if alerts else ()),
         *Health(own.store, is_draining).routes(),
         *pages.routes(),
+        *Exports(own.store, audit, own.clock_us).routes(),
         *query_routes(ground, own.clock_us),
         *(Exposition(own.store, pulse, own.clock_us).routes() if pulse else ()),
     ]

@@ -100,6 +100,11 @@ def back_up(root: Path, beside: Iterable[Path], target: Path, made_at: int, vers
         shutil.rmtree(partial, ignore_errors=True)
 
 
+def files_beside(data_dir: Path) -> list[Path]:
+    """Return the files of a data folder that belong into a backup beside the store: keys, audit log, alerts."""
+    return sorted(path for path in data_dir.iterdir() if path.suffix in (".json", ".ndjson") and path.is_file())
+
+
 def read_manifest(folder: Path) -> Manifest:
     """Return what a backup says of itself. Raises: StoreError."""
     try:

@@ -21,6 +21,8 @@ from datacat.store.summary import LAYOUT, Summary
 HINTS_DIR = "hints"
 
 _MAGIC = b"datacat hint 2\n"
+_EARLIER = (b"datacat hint 1\n",)
+"""Of hints that are not read any more, but are no damage."""
 _CRC = struct.Struct("!I")
 _CHECKED_BYTES = 4096
 """So many of the last bytes that a hint tells of are compared with the file when that has grown since."""
@@ -111,7 +113,7 @@ def is_whole(root: Path, name: str) -> bool:
     """Return whether the hint of that name is as it was written, of whatever layout. Raises: OSError."""
     packed = (root / HINTS_DIR / name).read_bytes()
     start = len(_MAGIC) + _CRC.size
-    if len(packed) < start or packed[: len(_MAGIC)] != _MAGIC:
+    if len(packed) < start or packed[: len(_MAGIC)] not in (_MAGIC, *_EARLIER):
         return False
     return bool(zlib.crc32(packed[start:]) == _CRC.unpack_from(packed, len(_MAGIC))[0])
 

@@ -11,7 +11,7 @@ from datacat.host import needs_a_person
 from datacat.store import hints, page_files, pages, survey
 from datacat.store.loading import take
 from datacat.store.page_files import PageFile, Reader
-from datacat.store.pages import Family
+from datacat.store.pages import Family, View
 from datacat.store.repair import Finding
 from datacat.store.semi import SemiStore
 
@@ -39,13 +39,13 @@ def repair(root: Path) -> list[Finding]:
 
 def _mend(root: Path, file: PageFile) -> None:
     """Leave a page that is sound as it is; of another one only what is sound. Raises: OSError, StoreError."""
-    sound: list[tuple[Family, bytes, bytes]] = []
+    sound: list[tuple[Family, View]] = []
     try:
         with Reader(file) as reader:
             for section in reader.sections:
                 with contextlib.suppress(Corrupt, msgspec.MsgspecError, ValueError, IndexError):
                     reader.items(section)
-                    sound.append((page_files.family_of(section), *reader.sound(section)))
+                    sound.append((page_files.family_of(section), (section.view, *reader.sound(section))))
             whole = len(sound) == len(reader.sections)
     except (Corrupt, msgspec.MsgspecError):
         page_files.set_aside(root, file.path)

@@ -186,12 +186,16 @@ class Importer:
         if known is None and head is not None and head.last_heartbeat:
             beat = Beat(head.last_heartbeat)  # leaves no trace among the records, but in the head
             lines.append(Line(beat, encode(beat)[:-1]))
-        # What left no trace is not exported: a stream may go on behind a gap.
-        batch = Batch(stream, lines, acked, end, records=traced)
+        if known is not None and start > acked:
+            # What left no trace is not exported: a stream may go on behind a gap.
+            known = self._append(session_id, Batch(stream, [], acked, start, records=0)) or known
+        batch = Batch(stream, lines, start, end, records=traced)
         if head is not None and stream in head.streams:
             last = _last(batch, head.streams[stream], known)
             # What a server wrote itself came on no way, and is in no ledger.
-            batch = last if head.streams[stream].acked == end else replace(batch, records=min(traced, last.records or 0))
+            batch = (
+                last if head.streams[stream].acked == end else replace(batch, records=min(traced, last.records or 0))
+            )
         if self._append(session_id, batch):
             self._told.batches += 1
             self._told.records += traced

@@ -33,6 +33,10 @@ def read(root):
         store.close()
 
 
+def sums(rollups):
+    return {key: (cell.count, cell.sum, cell.min, cell.max) for key, cell in rollups.cells.items()}
+
+
 @pytest.fixture
 def root(mixed_store, tmp_path):
     return shutil.copytree(mixed_store, tmp_path / "data" / "store")
@@ -200,11 +204,11 @@ def test_roll_ups_of_a_backup_count_every_batch_once(tmp_path):
     now[0] += 100
     tend(store)  # writes pages and the mark
     fill(store, 3, first=50)
-    expected = store.rollups(RollupQuery())
+    expected = sums(store.rollups(RollupQuery()))
     copy_of(root, tmp_path / "copy")
     fill(store, 3, first=80)
     store.close()
     run(restore(tmp_path / "copy", tmp_path / "new"))
-    assert read(tmp_path / "new" / "store")[1] == expected
+    assert sums(read(tmp_path / "new" / "store")[1]) == expected
     shutil.rmtree(tmp_path / "new" / "store" / "hints", ignore_errors=True)
-    assert read(tmp_path / "new" / "store")[1] == expected
+    assert sums(read(tmp_path / "new" / "store")[1]) == expected

@@ -219,7 +219,8 @@ def _check_hints(root: Path, segments: list[SegmentFile], seen: Collector, repor
         if hint is None:
             continue  # the segment was changed since: no start believes it
         there = rows.get(segment.number, set())
-        for kept in hint.sessions:
+        for packed in hint.sessions:
+            kept = hints.decode_kept(packed)
             if any(_row(kept.id, chunk) not in there for chunk in chunks_of(kept.rows)):
                 report.add("hint", path, "the hint tells of an entry that is not there", session=kept.id)
 

@@ -96,6 +96,11 @@ class Cell(msgspec.Struct, array_like=True, gc=False):
 
     def _merge_distribution(self, more: Bins | Lanes) -> None:
         own = self.distribution
+        if type(own) is Lanes and type(more) is Lanes:
+            both = lanes.add(own, more)
+            if both is not None:
+                self.distribution = both
+                return
         if type(own) is dict and type(more) is dict:
             sketch.add_bins(own, more)
             return

@@ -44,10 +44,16 @@ View: TypeAlias = tuple[int, bytes, bytes]
 """Which view of a family, the section of its values, that of its distributions."""
 
 
-FINE, UNTAGGED, WHOLE, UNTAGGED_WHOLE = range(4)
-"""Views of a family's cells: each; all tags together; the page's whole span together; both. One that would have as many
-cells as a finer one is left out."""
-_FINER = {FINE: (), UNTAGGED: (FINE,), WHOLE: (FINE,), UNTAGGED_WHOLE: (UNTAGGED, WHOLE, FINE)}
+FINE, UNTAGGED, WHOLE, UNTAGGED_WHOLE, TOTAL = range(5)
+"""Views of a family's cells: each; all tags together; the page's whole span together; both; all versions and tags
+together. One that would have as many cells as a finer one is left out."""
+_FINER = {
+    FINE: (),
+    UNTAGGED: (FINE,),
+    WHOLE: (FINE,),
+    UNTAGGED_WHOLE: (UNTAGGED, WHOLE, FINE),
+    TOTAL: (UNTAGGED, FINE),
+}
 
 
 class Level(NamedTuple):
@@ -263,10 +269,10 @@ def pack(items: list[Item]) -> Iterator[View]:
     """Yield every view of a family's cells, each of which is there once."""
     sizes = {FINE: len(items)}
     yield FINE, *_pack_items(items)
-    for view in (UNTAGGED, WHOLE, UNTAGGED_WHOLE):
+    for view in (UNTAGGED, WHOLE, UNTAGGED_WHOLE, TOTAL):
         cells: dict[tuple[int, str, tuple[str, ...]], Cell] = {}
         for at, version, tags, cell in items:
-            key = (0 if view & WHOLE else at, version, () if view & UNTAGGED else tags)
+            key = (0 if view & WHOLE else at, "" if view == TOTAL else version, tags if view in (FINE, WHOLE) else ())
             known = cells.get(key)
             if known is None:
                 cells[key] = cell.copy()

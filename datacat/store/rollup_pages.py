@@ -20,7 +20,7 @@ from datacat.store.distinct import hash_of
 from datacat.store.page_build import Source, build
 from datacat.store.page_cache import PageCache
 from datacat.store.page_files import START, PageFile, Reader
-from datacat.store.pages import LEVELS, UNTAGGED, WHOLE, Ages, PageId, Part
+from datacat.store.pages import LEVELS, TOTAL, UNTAGGED, WHOLE, Ages, PageId, Part
 from datacat.store.redo import deltas_behind
 from datacat.store.rollup import MINUTE_US, Delta
 from datacat.store.rollup_query import Gather, RollupQuery, Rollups
@@ -318,6 +318,8 @@ class RollupPages:
         view = 0 if gather.needs_tags else UNTAGGED
         if gather.takes_whole(start_us, file.id.end_min * MINUTE_US):
             view |= WHOLE
+        elif view and not gather.needs_versions:
+            view = TOTAL
         found = self._cache.read(file, gather, view, distributions=gather.query.distributions)
         try:
             for family, items in found:

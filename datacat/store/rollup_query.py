@@ -106,12 +106,13 @@ class Gather:
                 continue
             key = (self._whole if interval is None else begin_us - begin_us % interval, group)
             known = cells.get(key)
+            detailed = distributions and (cell.distribution is not None or cell.layouts is not None)
             if known is None:
-                if distributions:
+                if detailed:
                     cells[key] = cell.copy()
                 else:
                     cells[key] = Cell(cell.count, cell.sum, cell.min, cell.max, cell.last, cell.last_t)
-            elif distributions and (cell.distribution or cell.layouts):
+            elif detailed:
                 known.merge(cell)
             else:
                 known.merge_values(cell)
@@ -121,6 +122,11 @@ class Gather:
         """Whether the answer depends on tags."""
         plain = ("product", "version", "kind", "name")
         return bool(self.query.tags) or any(dimension not in plain for dimension in self.query.by)
+
+    @property
+    def needs_versions(self) -> bool:
+        """Whether the answer depends on versions."""
+        return bool(self.query.version) or "version" in self.query.by
 
     def takes_whole(self, start_us: int, end_us: int) -> bool:
         """Return whether everything from start_us to end_us goes into the same bucket."""

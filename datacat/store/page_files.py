@@ -13,7 +13,7 @@ import os
 import re
 import struct
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Self
 
@@ -192,36 +192,6 @@ def read_catalogue(root: Path) -> tuple[Position, Catalogue]:
         return START, catalogue
     catalogue.fill(((product, kind, name), Listing.unpack(row)) for product, kind, name, row in found[1])
     return Position(*found[0]), catalogue
-
-
-def listed(root: Path) -> list[Path]:
-    """Return the files that a copy of the roll-ups needs, none of which changes: the mark first, the catalogue next.
-
-    Pages may be replaced meanwhile: a copy that misses one begins again. Raises: OSError.
-    """
-    folder = root / ROLLUPS_DIR
-    names = [path.name for path in folder.iterdir() if _NAME.fullmatch(path.name)] if folder.is_dir() else []
-    return [path for name in (_MARK, _CATALOGUE, *sorted(names)) if (path := folder / name).exists()]
-
-
-def verify(root: Path) -> Iterator[Corrupt]:
-    """Read every byte of every file and yield what is not as it was written. Raises: StoreError, OSError."""
-    for read in (read_mark, read_catalogue):
-        try:
-            read(root)
-        except Corrupt as error:
-            yield error
-    for path in listed(root):
-        name = _NAME.fullmatch(path.name)
-        if name is None:
-            continue
-        level, number, *position = map(int, name.groups())
-        try:
-            with Reader(PageFile(PageId(level, number), Position(*position), path)) as reader:
-                for section in reader.sections:
-                    reader.items(section)
-        except Corrupt as error:
-            yield error
 
 
 def remove(file: PageFile) -> None:

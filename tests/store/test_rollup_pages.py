@@ -407,21 +407,6 @@ def test_a_flipped_bit_in_a_page_is_told_and_costs_its_family(tmp_path, eager):
     store.close()
 
 
-def test_a_flipped_bit_anywhere_is_found_by_a_check(tmp_path):
-    store = open_store(tmp_path)
-    put(store, A, opened(t=1), *(Metric(t=n, name="m", value=n, tags=[f"n:{n}"]) for n in range(3)))
-    store.close()
-    assert list(page_files.verify(tmp_path)) == []
-    files = page_files.listed(tmp_path)
-    assert len(files) == 3
-    for path in files:
-        whole = path.read_bytes()
-        for place in range(0, len(whole), 7):
-            path.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
-            assert [error.path for error in page_files.verify(tmp_path)] == [str(path)], (path, place)
-        path.write_bytes(whole)
-
-
 @pytest.mark.parametrize("name", ["catalogue", "mark", "0-*"])
 def test_a_file_that_is_not_what_was_written_is_set_aside(tmp_path, eager, name):
     store = open_store(tmp_path)

@@ -1,6 +1,9 @@
 """Random operations: the semidbm store always shows what the memory store shows, also after it was opened again."""
 
+import random
+import shutil
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -79,7 +82,7 @@ def small_steps(monkeypatch):
     monkeypatch.setattr(merging, "TARGET_BYTES", 400)
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(operations)
 def test_both_stores_tell_the_same(plan):
     with tempfile.TemporaryDirectory() as folder:
@@ -127,3 +130,79 @@ def test_both_stores_tell_the_same(plan):
             assert store.heads(query) == model.heads(query)
         finally:
             store.close()
+
+
+def record_at(noise, t):
+    """Return a record as the strategies make them, from a generator that is quick enough for very many."""
+    kind = noise.randrange(10)
+    if kind < 4:
+        return Event(t=t, name=noise.choice("abc"), level=noise.choice(["info", "error"]))
+    if kind < 6:
+        return StatePatch(t=t, patch={noise.choice("abc"): noise.choice([None, 1, True, {"x": noise.randrange(3)}])})
+    if kind == 6:
+        return Metric(t=t, name=noise.choice("mn"), value=noise.randrange(9))
+    if kind == 7:
+        return Beat(t=t)
+    if kind == 8:
+        return Verdict(t=t, status=noise.choice(["hung", "active", "crashed"]), by=noise.choice(["daemon", "server"]))
+    return noise.choice([Close(t=t), Dropped(t=t, counts={"full": 1})])
+
+
+def same_outcome(model, store, what, *arguments, **more):
+    """Do something to both stores; return whether they answered the same."""
+    expected, got = (outcome(partial(getattr(one, what), *arguments, **more)) for one in (model, store))
+    return got == expected
+
+
+def campaign(root, seed, count):
+    """Do random things to both stores and compare now and then; a crash is a copy of the folder that is opened."""
+    noise = random.Random(seed)
+    model, store = MemoryStore(), SemiStore(root, segment_bytes=4096, now_ns=lambda: 1, quiet_s=0.0)
+    crashes = 0
+    deleted = set()
+    for step in range(count):
+        number = noise.randrange(12)
+        what = noise.randrange(1000)
+        if what < 900:
+            some = [record_at(noise, noise.randrange(step // 10 + 200)) for _ in range(noise.randrange(1, 4))]
+            if number not in deleted and outcome(lambda n=number: model.head(sid(n)).id) != sid(number):
+                some.insert(0, opened(t=noise.randrange(200)))
+            batch = batch_for(model, ("append", number, noise.choice("st"), some, noise.choice((0, 0, 0, 0, 3, 4, 8))))
+            assert same_outcome(model, store, "append", sid(number), batch, received_us=step)
+        elif what < 902:
+            assert same_outcome(model, store, "drop", sid(number), at_once=what == 900)
+            deleted.add(number)
+            if len(deleted) > 6:
+                break
+        elif what < 990:
+            store.tend(noise.choice((0.0, 0.0, 0.01)))
+        elif what < 995:
+            store.close()
+            store = SemiStore(root, segment_bytes=4096, now_ns=lambda: 1, quiet_s=0.0)
+        else:
+            # What a killed process leaves: nothing was closed, and whatever tend() was at is half done.
+            left = root.with_name(f"{root.name}-{step}")
+            shutil.copytree(root, left, copy_function=shutil.copy2)
+            store.close()
+            shutil.rmtree(root)
+            root = left
+            store = SemiStore(root, segment_bytes=4096, now_ns=lambda: 1, quiet_s=0.0)
+            crashes += 1
+        if step % 97 == 0:
+            assert everything(store) == everything(model)
+            assert store.stats()["damaged_regions"] == 0
+            assert [head.id for head in store.scan(Query(has=("hang",)))] == [head.id for head in model.scan(Query(has=("hang",)))]  # fmt: skip
+    assert everything(store) == everything(model)
+    assert store.stats()["chunks"] < 12 * 40
+    store.close()
+    return crashes
+
+
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize(
+    ("rounds", "count"), [(3, 1000), pytest.param(40, 2500, marks=pytest.mark.long)], ids=["sample", "campaign"]
+)
+def test_both_stores_tell_the_same_after_very_many_operations_and_kills(tmp_path, monkeypatch, rounds, count):
+    monkeypatch.setattr("datacat.store.durable.os.fsync", lambda fd: None)
+    crashes = sum(campaign(tmp_path / f"store{seed}", seed, count) for seed in range(rounds))
+    assert crashes > rounds

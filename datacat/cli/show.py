@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.text import Text
 
-from datacat.cli import ask, clock, screen, text
+from datacat.cli import ask, clock, dossier, screen, text
 from datacat.cli.screen import Cell, Column
 from datacat.cli.why import why
 from datacat.wire import routes
@@ -144,11 +144,14 @@ def _events(events: list[dict[str, Any]]) -> Iterable[Cell]:
         style = text.LEVEL_STYLES.get(event["level"], "")
         said = text.one_line(text.event_text(event), _WIDE)
         yield Cell(f"{text.clock(event['timestamp'])}  {event['level']:<8}  {event['name']}  {said}".rstrip(), style)
-        stack = event.get("stacktrace") or []
+        known = dossier.lines(event.get("data") or {})
+        # The stack of a hang, and of a crash in C, is that of its current thread.
+        stack = event.get("stacktrace") or [] if not known or event.get("exception_type") else []
         if len(stack) > _STACK_LINES:
             yield Cell(f"      ... {len(stack) - _STACK_LINES} lines before; --json shows all", "dim")
         for line in stack[-_STACK_LINES:]:
             yield Cell(f"      {text.one_line(line, _WIDE)}", "dim")
+        yield from (Cell(f"      {line}", "dim") for line in known)
 
 
 def _metrics_title(session: dict[str, Any]) -> str:

@@ -62,6 +62,7 @@ class Local:
                 # Not pack_into: it writes zeros first, and the daemon may look just then.
                 end = _TIMEOUT_OFFSET + _TIMEOUT_AND_FLAGS.size
                 self._map[_TIMEOUT_OFFSET:end] = _TIMEOUT_AND_FLAGS.pack(timeout_s, flags)
+        self.wake()  # the daemon looks every 5 s only, and a timeout may be shorter
 
     def look(self) -> None:
         """Start a daemon when nobody holds the lock of this process's daemon and the last try is old enough."""

@@ -232,6 +232,7 @@ class Daemon:
         self._scan(orphans=False)
         with _logged(served):
             served.facts.scan(all_streams=False)
+        served.read_beat()
         self._note_end(served, time.monotonic())
         self._hurry(served, at_once=True)
 
@@ -317,6 +318,7 @@ class Daemon:
         served.tell(self.port, self.id)
         self._next_tick_s = min(self._next_tick_s, time.monotonic() + served.config.batch_interval_seconds)
         served.open_wake_pipe()
+        served.read_beat()
         if served.wake_fd >= 0:
             self._selector.register(served.wake_fd, selectors.EVENT_READ, served)
         if served.orphan:

@@ -23,7 +23,7 @@ BUSY_SHARE = 0.5
 IDLE_SHARE = 0.05
 SWAPPING_FAULTS_PER_S = 100.0
 """So many pages from disk in a second leave no time for much else (a disk needs about 1 ms for each)."""
-GIL_POLLS_PER_S = (60.0, 400.0)
+GIL_POLLS_PER_S = (110.0, 260.0)
 """A thread that waits for the interpreter's lock asks for it every 5 ms (sys.setswitchinterval), so it wakes up 200
 times a second; measured 190 to 200, less on a busy machine."""
 
@@ -74,7 +74,8 @@ class Sample(NamedTuple):
 class Signs(NamedTuple):
     """What several samples tell together. Shares are of one CPU; waits is one of the verdicts, or empty for running.
 
-    gil_held: a thread that only needs the interpreter's lock could not run. starved: ready to run, but never run.
+    gil_held: a thread that only needs the interpreter's lock could not run. runs: the main thread ran, or was ready to
+    run, in every sample; on a busy machine it gets less than a whole CPU.
     """
 
     held: str = ""
@@ -83,7 +84,7 @@ class Signs(NamedTuple):
     main_share: float | None = None
     share: float | None = None
     uninterruptible: bool = False
-    starved: bool = False
+    runs: bool = False
     waits: str = ""
 
 
@@ -98,9 +99,9 @@ def verdict(signs: Signs) -> str:
     if signs.gil_held:
         return GIL
     main_share = signs.share if signs.main_share is None else signs.main_share
-    if main_share is not None and main_share >= BUSY_SHARE:
+    if main_share is not None and main_share >= (IDLE_SHARE if signs.runs else BUSY_SHARE):
         return BUSY_LOOP
-    if signs.starved:
+    if signs.runs and main_share is not None:
         return NO_CPU
     return signs.waits or UNKNOWN
 
@@ -128,7 +129,7 @@ def signs(samples: Sequence[Sample], *, steady: bool) -> Signs:
         main_share=main_share,
         share=(b.cpu_s - a.cpu_s) / span_s if span_s > 0 else None,
         uninterruptible=all(state == "D" for state in states),
-        starved=all(state == "R" for state in states) and main_share is not None and main_share < IDLE_SHARE,
+        runs=all(state == "R" for state in states),
         waits=_waits(main) or _by_frame(threads),
     )
 
@@ -137,7 +138,7 @@ def explain(what: str, told: Signs, samples: Sequence[Sample]) -> str:
     """Return the verdict with where and how: waiting on a lock in transfer (bank.py:12), futex_do_wait."""
     last = samples[-1] if samples else None
     parts = [what]
-    if last is not None and last.threads and (frames := last.threads[0].frames):
+    if last is not None and (frames := main_frames(last.threads)):
         parts[0] += f" in {_place(frames[-1])}"
     main = last.condition.tasks[0] if last is not None and last.condition and last.condition.tasks else None
     if told.main_share is not None and told.main_share >= IDLE_SHARE:
@@ -151,6 +152,11 @@ def explain(what: str, told: Signs, samples: Sequence[Sample]) -> str:
     if told.gil_held and what != GIL:
         parts.append("GIL held")
     return ", ".join(parts)
+
+
+def main_frames(threads: Sequence[Thread]) -> tuple[Frame, ...]:
+    """Return the stack of the main thread; empty when it is not known."""
+    return threads[0].frames if threads and threads[0].current else ()
 
 
 def _place(frame: Frame) -> str:
@@ -195,7 +201,8 @@ def _waits(task: Task | None) -> str:
 
 
 def _by_frame(threads: Sequence[Thread]) -> str:
-    if not threads or not threads[0].frames:
+    frames = main_frames(threads)
+    if not frames:
         return ""
-    frame = threads[0].frames[-1]
+    frame = frames[-1]
     return _BY_FRAME.get((frame.file.replace("\\", "/").rpartition("/")[2], frame.function), "")

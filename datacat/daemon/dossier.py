@@ -39,7 +39,7 @@ def put(event: Event, dossier: Dossier) -> None:
     base = dict(event.data or {})
     event.message = f"{event.message}: {dossier.sentence}" if event.message else dossier.sentence
     for at, (threads, frames) in enumerate(_STEPS):
-        main = newest.threads[0].frames[-frames:] if newest.threads else ()
+        main = diagnosis.main_frames(newest.threads)[-frames:]
         event.stacktrace = dumps.traceback(_short(frame) for frame in main) or None
         event.data = base | _data(dossier, threads, frames)
         if at:

@@ -25,6 +25,8 @@ class Facts:
         self.closing: Closing | None = None
         self.observed: Closing | None = None
         self.final: Verdict | None = None
+        self.newest: Verdict | None = None
+        """The newest verdict, an end or not."""
         self.told_to_stop = False
         self.stderr: list[str] = []
         """The last lines, where a parent has them."""
@@ -85,6 +87,8 @@ class Facts:
                 self.closing = _merged(self.closing, record)
         elif isinstance(record, Verdict):
             self.final = None if record.status in OPEN_STATUSES else record
+            if self.newest is None or record.t >= self.newest.t:
+                self.newest = record
         elif isinstance(record, Dropped):
             for reason, count in record.counts.items():
                 self.dropped[reason] = self.dropped.get(reason, 0) + count

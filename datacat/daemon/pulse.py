@@ -1,5 +1,6 @@
 """One app's heartbeats as its daemon judges them: what they say, and what is seen of the app while they are missing."""
 
+import time
 from pathlib import Path
 
 from datacat import host
@@ -16,8 +17,10 @@ from datacat.wire.records import HUNG_EVENT, SLOW_EVENT, Event, Verdict
 class Pulse:
     """Owns the watch and the samples of one app; of the daemon's main thread."""
 
-    def __init__(self, folder: Path, target: Target | None, config: Config) -> None:
-        self.watch = watch.Watch(judged_from_ns=host.awake_ns())
+    def __init__(self, folder: Path, target: Target | None, config: Config, last: Verdict | None, beat: Beat) -> None:
+        """Go on where an earlier daemon ended, with its last verdict and what the app has beaten since."""
+        timeout_s = config.heartbeat_timeout_seconds
+        self.watch = watch.taken_over(last, beat, host.awake_ns(), time.time_ns() // 1000, timeout_s)
         self._target = target
         self._timeout_s = config.heartbeat_timeout_seconds
         self._slow_s = config.slow_seconds

@@ -78,7 +78,8 @@ class Served:
         self._notes = Notes(folder, meta, lock, stream=stream)
         self._dropped = dict(self.facts.dropped)
         self._beat_us = 0
-        self._pulse = Pulse(folder, self.target, config)
+        self.read_beat()
+        self._pulse = Pulse(folder, self.target, config, self.facts.newest, self.beat)
         self._metrics_due_s = 0.0
         self._meter: Meter | None = None
         if config.process_metrics and self.target is not None and meta.source in ("client", "run"):

@@ -103,7 +103,10 @@ def read(text: str) -> tuple[list[Stacks], dict[str, str]]:
 
 
 def arranged(stacks: Stacks, names: dict[str, str]) -> Stacks:
-    """Return stacks with names, without our own threads, the main thread first. Without names it is the oldest."""
+    """Return stacks with names, without our own threads, the main thread first; by its name, else it is the oldest.
+
+    It is missing in a dump of more than 100 threads that it did not help to write; then none is marked.
+    """
     named = [
         thread._replace(name=thread.name or names.get(hangs.thread_id(thread.id)), current=False)
         for thread in stacks.threads
@@ -111,6 +114,10 @@ def arranged(stacks: Stacks, names: dict[str, str]) -> Stacks:
     theirs = [thread for thread in named if not (thread.name or "").startswith(OWN_THREAD)]
     if not theirs:
         return Stacks(stacks.source, ())
-    main = next((thread for thread in theirs if thread.name == MAIN_THREAD), theirs[-1])
+    main = next((thread for thread in theirs if thread.name == MAIN_THREAD), None)
+    if main is None:
+        if MAIN_THREAD in names.values():
+            return Stacks(stacks.source, tuple(theirs))
+        main = theirs[-1]
     rest = [thread for thread in theirs if thread is not main]
     return Stacks(stacks.source, (main._replace(current=True), *rest))

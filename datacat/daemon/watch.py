@@ -33,7 +33,7 @@ STUTTER_S = 0.2
 PAUSED_S = 3.0
 """A standstill of the whole machine that its clocks did not tell is a suspension from this length on."""
 SHORTEST_LOOK_S, LONGEST_LOOK_S, LOOK_PART = 0.1, 5.0, 0.05
-"""A silent app is looked at again after this part of its silence: so its recovery is timed to 5 %."""
+"""A silent or held app is looked at again after this part of the time that it lasts: its end is timed to 5 %."""
 
 
 class Watch(NamedTuple):
@@ -140,6 +140,21 @@ def step(watch: Watch, look: Look) -> Step:
     return Step(hung, records, hung=True)
 
 
+def taken_over(last: Verdict | None, beat: Beat, now_ns: int, now_us: int, timeout_s: float) -> Watch:
+    """Return the watch of an app whose earlier daemon is gone, by its last verdict.
+
+    A hang or a suspension goes on until it is seen to be over; how long it has lasted is told by Unix time then.
+    """
+    if last is None or last.status not in ("hung", "suspended"):
+        return Watch(judged_from_ns=now_ns)
+    since_ns = now_ns - max(0, now_us - last.t) * 1000
+    if last.status == "suspended":
+        return Watch("suspended", since_ns, now_ns)
+    # A beat that came before the verdict is the last one before the hang.
+    before_ns = since_ns - int((beat.timeout_s or timeout_s) * 1e9)
+    return Watch("hung", since_ns, now_ns, beat.awake_ns if beat.awake_ns < since_ns else before_ns)
+
+
 def silent_ns(watch: Watch, beat: Beat, now_ns: int) -> int | None:
     """Return for how long the app has been silent; None when it is not judged by heartbeats (it never sent one)."""
     if not beat.on or beat.paused or beat.awake_ns <= 0:
@@ -165,11 +180,12 @@ def points_s(watch: Watch, beat: Beat, timeout_s: float, slow_s: float) -> tuple
 
 
 def again_ns(watch: Watch, beat: Beat, now_ns: int) -> int | None:
-    """Return the awake time when a slow or hung app is to be looked at again; None for all others."""
-    if watch.status != "hung" and not (watch.status == "active" and watch.slow_beat_ns):
+    """Return the awake time when an app that is slow, hung or held is to be looked at again; None for all others."""
+    if watch.status == "active" and not watch.slow_beat_ns:
         return None
-    silent_s = (now_ns - beat.awake_ns) / 1e9
-    return now_ns + int(min(LONGEST_LOOK_S, max(SHORTEST_LOOK_S, silent_s * LOOK_PART)) * 1e9)
+    began_ns = watch.since_ns if watch.status == "suspended" else beat.awake_ns
+    lasts_s = (now_ns - began_ns) / 1e9
+    return now_ns + int(min(LONGEST_LOOK_S, max(SHORTEST_LOOK_S, lasts_s * LOOK_PART)) * 1e9)
 
 
 def hang_s(watch: Watch, now_ns: int) -> float | None:

@@ -24,7 +24,10 @@ from datacat.host.condition import Condition, Task
         (Signs(uninterruptible=True, gil_held=True), "waiting on I/O"),
         (Signs(faults_per_s=500.0, gil_held=True, uninterruptible=True), "swapping"),
         (Signs(faults_per_s=20.0, main_share=0.9), "busy loop"),
-        (Signs(starved=True, main_share=0.01), "waiting for a CPU"),
+        (Signs(runs=True, main_share=0.01), "waiting for a CPU"),
+        (Signs(runs=True, main_share=0.2), "busy loop"),
+        (Signs(runs=False, main_share=0.2, waits="sleeping"), "sleeping"),
+        (Signs(runs=True), "unknown"),
         (Signs(held="stopped", main_share=1.0), "stopped"),
         (Signs(held="frozen", faults_per_s=500.0), "stopped"),
     ],
@@ -113,7 +116,7 @@ def test_only_the_newest_samples_count():
     assert verdict(signs([slow, *samples(main, main, sources=("timer", "", ""))], steady=True)) == "GIL held in C code"
 
 
-@pytest.mark.parametrize(("polls", "held"), [(400, True), (130, True), (20, False), (2000, False)])
+@pytest.mark.parametrize(("polls", "held"), [(400, True), (230, True), (120, False), (2000, False)])
 def test_a_thread_that_asks_for_the_lock_every_5_ms_tells_that_it_is_held(polls, held):
     first = [task(state="R"), task(8, channel="futex_do_wait")]
     last = [task(state="R", cpu_s=2.0), task(8, switches=polls, channel="futex_do_wait")]

@@ -111,3 +111,11 @@ def test_other_texts_are_no_stacks(tmp_path, body):
     assert file.newest(0) is None
     assert file.handle() is None
     file.skip()
+
+
+def test_a_main_thread_that_a_large_dump_does_not_have_is_not_taken_for_another(file):
+    append(file, BY_THREAD)
+    file.newest(0)
+    append(file, BY_SIGNAL.partition("Thread 0x0000000000000002")[0])
+    (loader,) = file.newest(0).threads
+    assert (loader.name, loader.current) == ("loader", False)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from datacat.daemon.watch import Gaps, Look, Watch, again_ns, deadline_ns, hang_s, points_s, step
+from datacat.daemon.watch import Gaps, Look, Watch, again_ns, deadline_ns, hang_s, points_s, step, taken_over
 from datacat.wire.layout import Beat
 from datacat.wire.records import Event, Verdict
 
@@ -203,3 +203,35 @@ def test_who_is_slow_or_hung_is_looked_at_more_often_the_shorter_it_lasts():
     assert again_ns(hung, beat_at(100), 1103 * S) == 1108 * S
     assert again_ns(hung, beat_at(100), 101 * S) == 101 * S + 100_000_000
     assert again_ns(Watch(), beat_at(100), 103 * S) is None
+    held = step(Watch(), look(300, beat_at(100), held="stopped")).watch
+    assert again_ns(held, beat_at(100), 310 * S) == 310 * S + 500_000_000
+
+
+@pytest.mark.parametrize("last", [None, Verdict(t=1, status="active"), Verdict(t=1, status="crashed")])
+def test_an_app_of_whom_nothing_is_open_is_judged_from_now_on(last):
+    assert taken_over(last, beat_at(100), 200 * S, START_US, 60) == Watch(judged_from_ns=200 * S)
+
+
+def test_a_hang_that_an_earlier_daemon_has_told_goes_on_and_ends_with_a_beat():
+    told = Verdict(t=START_US + 160 * US, status="hung")
+    watch = taken_over(told, beat_at(100), 300 * S, START_US + 300 * US, 60)
+    assert step(watch, look(301, beat_at(100))).records == []
+    over = step(watch, look(310, beat_at(309)))
+    assert said(over.records) == ["application_recovered", "active"]
+    assert over.records[0].data["duration_s"] == 209.0
+
+
+def test_a_hang_that_was_over_before_the_next_daemon_came_is_told_to_be_over():
+    told = Verdict(t=START_US + 160 * US, status="hung")
+    watch = taken_over(told, beat_at(290), 300 * S, START_US + 300 * US, 60)
+    over = step(watch, look(301, beat_at(300)))
+    assert over.records[0].data["duration_s"] == 200.0
+
+
+def test_a_suspension_that_an_earlier_daemon_has_told_ends_when_the_app_is_not_held_any_more():
+    told = Verdict(t=START_US + 160 * US, status="suspended")
+    watch = taken_over(told, beat_at(100), 300 * S, START_US + 300 * US, 60)
+    assert step(watch, look(301, beat_at(100), held="frozen")).records == []
+    over = step(watch, look(310, beat_at(100)))
+    assert said(over.records) == ["application_resumed", "active"]
+    assert over.records[0].data == {"duration_s": 150.0}

@@ -1,0 +1,65 @@
+"""Every way to hang gets the right words and the stack of where it hangs, from real processes; a stop is no hang."""
+
+import pytest
+from system.hangs import HANGS, Impossible, hang
+
+from datacat.wire.records import HUNG_EVENT, MAX_RECORD_BYTES, RESUMED_EVENT, SUSPENDED_EVENT
+
+REAL = [way for way in HANGS if not way.hold]
+HELD = [way for way in HANGS if way.hold]
+WITHOUT_A_THREAD = [way for way in REAL if way.cause.startswith(("busy", "C call", "deadlock", "`time"))]
+
+
+def check_dossier(event, words):
+    data = event.data
+    assert data["verdict"] == words
+    assert words in event.message
+    assert event.message.startswith("no heartbeat for ")
+    assert len(data["samples"]) == 3
+    assert all(sample["threads"] for sample in data["samples"])
+    main, *others = data["threads"]
+    assert main["current"]
+    assert "stuck" in [frame["function"] for frame in main["frames"]]
+    assert main["frames"][0] | {"line": 0} == main["frames"][0] | {"function": "<module>", "line": 0}
+    assert any("in stuck" in line for line in event.stacktrace)
+    assert [thread["frames"][-1]["function"] for thread in others][-1:] == ["tick"]
+    assert not any("datacat" in (thread["name"] or "") for thread in data["threads"])
+    assert data["thread_count"] >= 2
+    assert data["state"] in ("R", "S", "D")
+
+
+@pytest.mark.parametrize("way", REAL, ids=lambda way: way.cause)
+def test_the_cause_of_a_hang_is_told_with_its_stack(tmp_path, way):
+    event = hang(way, tmp_path, "loop").event
+    check_dossier(event, way.verdict)
+    assert event.data["threads"][0]["name"] == "MainThread"
+
+
+@pytest.mark.parametrize("way", WITHOUT_A_THREAD, ids=lambda way: way.cause)
+def test_it_is_told_of_an_app_that_beats_itself_too(tmp_path, way):
+    check_dossier(hang(way, tmp_path, "own").event, way.in_own or way.verdict)
+
+
+@pytest.mark.parametrize("way", HELD, ids=lambda way: way.cause)
+def test_an_app_that_is_held_is_suspended_and_never_hung(tmp_path, way):
+    try:
+        seen = hang(way, tmp_path, "loop")
+    except Impossible as reason:
+        pytest.skip(f"capability: {reason}")
+    assert seen.names == [SUSPENDED_EVENT, RESUMED_EVENT]
+    assert seen.reason == way.verdict
+
+
+def test_a_hundred_threads_fit_into_the_record(tmp_path):
+    code = "end = threading.Event()\nfor _ in range(150): threading.Thread(target=deep, args=(40,), daemon=True).start()\ntime.sleep(60)"
+    deep = "def deep(n):\n    return deep(n - 1) if n else threading.Event().wait()\n"
+    seen = hang(REAL[0]._replace(code=deep + code), tmp_path, "loop")
+    assert seen.event.name == HUNG_EVENT
+    check_size(seen.event)
+    assert "stuck" in [frame["function"] for frame in seen.event.data["threads"][0]["frames"]]
+
+
+def check_size(event):
+    from datacat.wire.lines import encode
+
+    assert MAX_RECORD_BYTES // 3 < len(encode(event)) <= MAX_RECORD_BYTES

@@ -19,7 +19,7 @@ def lines(data: dict[str, Any]) -> list[str]:
 
 
 def _facts(data: dict[str, Any]) -> Iterable[str]:
-    share = data.get("main_cpu_share", data.get("cpu_share"))
+    share: Any = data.get("main_cpu_share", data.get("cpu_share"))
     samples = data.get("samples")
     facts = {
         "state": data.get("state"),

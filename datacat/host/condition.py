@@ -156,7 +156,9 @@ def _stat(folder: Path) -> list[str]:
 
 
 def _cpu_s(fields: list[str]) -> float:
-    return 0.0 if sys.platform == "win32" else (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    if sys.platform == "win32":
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _task(folder: Path, tid: int) -> Task | None:

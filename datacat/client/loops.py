@@ -28,6 +28,7 @@ LONGEST_INTERVAL_S = 1.0
 SHORTEST_INTERVAL_S = 0.05
 BEATS_PER_TIMEOUT = 10
 """A busy machine may cost some beats; all of ten it does not."""
+BEATS_PER_SLOW = 5
 QT_BINDINGS = ("PySide6", "PyQt6", "PyQt5", "PySide2")
 
 # Where the main thread of a program waits for work, by the file and function of its innermost Python frame.
@@ -86,15 +87,19 @@ def timeout_s(value: object) -> float:
     return seconds if 0 < seconds < 1e9 else 60.0
 
 
-def interval_s(timeout_s: float) -> float:
-    """Return how often to beat for a timeout."""
-    return min(LONGEST_INTERVAL_S, max(SHORTEST_INTERVAL_S, timeout_s / BEATS_PER_TIMEOUT))
+def interval_s(timeout_s: float, slow_s: float = 0.0) -> float:
+    """Return how often to beat for a timeout, and for a silence that is slow already (0: there is none)."""
+    every_s = timeout_s / BEATS_PER_TIMEOUT
+    if slow_s:
+        every_s = min(every_s, slow_s / BEATS_PER_SLOW)
+    return min(LONGEST_INTERVAL_S, max(SHORTEST_INTERVAL_S, every_s))
 
 
 def stacks_due_s(timeout_s: float, slow_s: float) -> tuple[float, ...]:
     """Return after how much silence stacks are written: so early that the daemon finds those that it comes for."""
-    ahead_s = interval_s(timeout_s) + 2 * hangs.lead_s(timeout_s)
-    return tuple(max(0.0, point_s - ahead_s) for point_s in hangs.points_s(timeout_s, slow_s))
+    every_s = interval_s(timeout_s, slow_s)
+    ahead_s = every_s + 2 * hangs.lead_s(timeout_s)
+    return tuple(max(2 * every_s, point_s - ahead_s) for point_s in hangs.points_s(timeout_s, slow_s))
 
 
 def gets_on(before: Sample, now: Sample) -> bool:
@@ -107,7 +112,7 @@ def start(session: Beating, loop: str, timeout_s: float) -> "Monitor":
     monitor = Monitor(session, timeout_s)
     for name, drive in _DRIVES.items():
         if loop in ("auto", name):
-            driven = drive(monitor.loop_beat, interval_s(timeout_s))
+            driven = drive(monitor.loop_beat, monitor.every_s)
             if driven is not None:
                 monitor.driven_by(name, driven)
                 break
@@ -125,10 +130,12 @@ class Monitor:
         self._drive: Drive | None = None
         self._loop_has_beaten = False
         self._last_beat_ns = clock_ns()
-        self._due_s = stacks_due_s(timeout_s, hangs.slow_s(session.meta.settings, os.environ))
+        slow_s = hangs.slow_s(session.meta.settings, os.environ)
+        self.every_s = interval_s(timeout_s, slow_s)
+        self._due_s = stacks_due_s(timeout_s, slow_s)
         self._written = 0
         self._sample = sample_main()
-        self._worker = Worker("heartbeat", interval_s(timeout_s), self.look)
+        self._worker = Worker("heartbeat", self.every_s, self.look)
 
     def start(self) -> None:
         """Start the thread."""

@@ -107,12 +107,13 @@ def verdict(signs: Signs) -> str:
 
 
 def signs(samples: Sequence[Sample], *, steady: bool) -> Signs:
-    """Return what the newest samples (the last ones) tell; steady: a thread of the app's writes stacks when it can."""
+    """Return what the newest samples (the last ones) tell; steady: the app has a thread that writes stacks."""
     recent = samples[-SAMPLES:]
     seen = [(sample, sample.condition) for sample in recent if sample.condition is not None]
     threads = next((sample.threads for sample in reversed(samples) if sample.threads), ())
-    writes = any(sample.source for sample in samples)
-    shut_out = steady and writes and all(sample.source != "thread" for sample in recent)
+    # The timer fires when not even the thread that writes stacks could run.
+    fired = any(sample.source == "timer" for sample in samples)
+    shut_out = steady and fired and all(sample.source != "thread" for sample in recent)
     if not seen:
         return Signs(gil_held=shut_out, waits=_by_frame(threads))
     (first, a), (last, b) = seen[0], seen[-1]

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from datacat.daemon import diagnosis, dumps
 from datacat.daemon.diagnosis import Sample, Signs
+from datacat.daemon.dumps import Thread
 from datacat.wire.lines import encode
 from datacat.wire.records import CUT_MARK, MAX_RECORD_BYTES, Event
 from datacat.wire.times import rfc3339
@@ -101,12 +102,18 @@ def _with_stacks(samples: Sequence[Sample]) -> tuple[Sample, ...]:
     """Return samples with those stacks again where none were written since: the app stood where it stood.
 
     That is so while C code keeps the interpreter's lock; then the timer has written once, before the first sample.
+    A dump of more than 100 threads that the app did not help to write lacks the main one: it is that of the one before.
     """
     kept: list[Sample] = []
+    main: Thread | None = None
     for sample in samples:
         known = kept[-1] if kept else None
         if not sample.threads and known is not None and known.threads:
             sample = sample._replace(source=known.source, threads=known.threads)  # noqa: PLW2901  the same moment
+        if sample.threads and sample.threads[0].current:
+            main = sample.threads[0]
+        elif sample.threads and main is not None:
+            sample = sample._replace(threads=(main, *sample.threads))  # noqa: PLW2901  the same moment
         kept.append(sample)
     return tuple(kept)
 

@@ -67,9 +67,12 @@ def test_a_timeout_that_is_no_number_above_zero_is_the_default(given, used):
     assert loops.timeout_s(given) == used
 
 
-@pytest.mark.parametrize(("timeout_s", "interval_s"), [(60, 1.0), (5, 0.5), (0.1, 0.05)])
-def test_there_are_several_beats_in_a_timeout(timeout_s, interval_s):
-    assert loops.interval_s(timeout_s) == interval_s
+@pytest.mark.parametrize(
+    ("timeout_s", "slow_s", "interval_s"),
+    [(60, 0, 1.0), (60, 5, 1.0), (5, 5, 0.5), (0.1, 5, 0.05), (60, 2, 0.4), (60, 0.1, 0.05)],
+)
+def test_there_are_several_beats_in_a_timeout_and_before_an_app_is_slow(timeout_s, slow_s, interval_s):
+    assert loops.interval_s(timeout_s, slow_s) == interval_s
 
 
 @pytest.fixture
@@ -117,7 +120,8 @@ def test_until_its_loop_beats_and_after_its_loop_has_ended_the_thread_beats_in_i
         (60, 5, (3.8, 56.8, 57.8, 58.8)),
         (60, 0, (56.8, 57.8, 58.8)),
         (2, 5, (0.6, 1.1, 1.6)),
-        (0.1, 5, (0, 0.015, 0.04)),
+        (0.1, 5, (0.1, 0.1, 0.1)),
+        (60, 0.3, (0.12, 57.74, 58.74, 59.74)),
     ],
 )
 def test_stacks_are_written_before_the_daemon_comes_for_them(timeout_s, slow_s, due_s):

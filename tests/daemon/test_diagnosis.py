@@ -108,6 +108,7 @@ def test_a_thread_that_writes_stacks_when_it_can_and_did_not_was_shut_out():
     assert verdict(signs(samples(main, main, sources=("timer", "", "")), steady=False)) == "sleeping"
     assert verdict(signs(samples(main, main, sources=("timer", "thread", "")), steady=True)) == "sleeping"
     assert verdict(signs(samples(main, main, sources=("", "", "")), steady=True)) == "sleeping"
+    assert verdict(signs(samples(main, main, sources=("signal", "", "")), steady=True)) == "sleeping"
 
 
 def test_only_the_newest_samples_count():

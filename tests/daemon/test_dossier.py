@@ -77,6 +77,14 @@ def test_where_nothing_new_was_written_the_app_stood_where_it_stood():
     assert made.stacktrace[-1] == '  File "app.py", line 3, in wait'
 
 
+def test_a_main_thread_that_a_large_dump_lacks_is_that_of_the_sample_before():
+    made = event([sample(58), sample(59, "signal", (OTHER,)), sample(60, "signal", (OTHER,))])
+    assert [thread["name"] for thread in made.data["threads"]] == ["MainThread", "loader"]
+    made = event([sample(60, "signal", (OTHER,))])
+    assert [thread["name"] for thread in made.data["threads"]] == ["loader"]
+    assert made.stacktrace is None
+
+
 def test_without_any_stack_the_rest_is_told():
     made = event([sample(60, "", ())])
     assert made.stacktrace is None

@@ -19,14 +19,14 @@ from helpers import eventually
 from datacat import host
 from datacat.client.last import records_in
 from datacat.wire import layout
-from datacat.wire.records import HUNG_EVENT, RESUMED_EVENT, SUSPENDED_EVENT, Event
+from datacat.wire.records import HUNG_EVENT, RESUMED_EVENT, SLOW_EVENT, SUSPENDED_EVENT, Event
 
 TIMEOUT_S = 1.0
 BEGIN = """
 import asyncio, ctypes, datacat, os, re, socket, subprocess, sys, threading, time
-folder, mode, timeout_s = sys.argv[1], sys.argv[2], float(sys.argv[3])
+folder, mode, timeout_s, slow_s = sys.argv[1], sys.argv[2], float(sys.argv[3]), float(sys.argv[4])
 session = datacat.create_session("http://127.0.0.1:9", product="hangs", version="1.0", state_dir=folder,
-                                 settings={"linger_seconds": 0, "daemon_port": 0})
+                                 settings={"linger_seconds": 0, "daemon_port": 0, "slow_seconds": slow_s})
 def tick():
     while True: time.sleep(0.05)
 threading.Thread(target=tick, name="worker", daemon=True).start()
@@ -102,9 +102,19 @@ class Impossible(Exception):
     """This machine cannot do it; the text says why."""
 
 
+def stall(folder: Path, seconds: float, slow_s: float) -> Seen:
+    """Let a real app stall for so long and go on; return the event of that."""
+    app = _App(folder, Hang("", f"time.sleep({seconds})", ""), "loop", 60.0, slow_s)
+    try:
+        event = eventually(lambda: app.event(SLOW_EVENT), 20)
+        return Seen(event, 0.0, app.names(), "")
+    finally:
+        app.close()
+
+
 def hang(way: Hang, folder: Path, mode: str, timeout_s: float = TIMEOUT_S) -> Seen:
     """Let a real app hang and return what its daemon makes of it. mode: loop, or own. Raises: Impossible."""
-    app = _App(folder, way, mode, timeout_s)
+    app = _App(folder, way, mode, timeout_s, 5.0)
     try:
         return app.held(way.hold, timeout_s) if way.hold else app.hung()
     finally:
@@ -112,13 +122,13 @@ def hang(way: Hang, folder: Path, mode: str, timeout_s: float = TIMEOUT_S) -> Se
 
 
 class _App:
-    def __init__(self, folder: Path, way: Hang, mode: str, timeout_s: float) -> None:
+    def __init__(self, folder: Path, way: Hang, mode: str, timeout_s: float, slow_s: float) -> None:
         environ = {name: value for name, value in os.environ.items() if not name.startswith("DATACAT_")}
         body = "".join(f"    {line}\n" for line in (way.code or "return").split("\n"))
         script = folder / "app.py"
         script.write_text(BEGIN + body + END)
         self.process = subprocess.Popen(
-            [sys.executable, str(script), str(folder), mode, str(timeout_s)],
+            [sys.executable, str(script), str(folder), mode, str(timeout_s), str(slow_s)],
             env=environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True,
         )  # fmt: skip
         assert self.process.stdout is not None
@@ -131,18 +141,18 @@ class _App:
         self.process.stdin.flush()
 
     def hung(self) -> Seen:
-        event = eventually(lambda: self._event(HUNG_EVENT), 20, 0.005)
+        event = eventually(lambda: self.event(HUNG_EVENT), 20, 0.005)
         after_s = (host.awake_ns() - self._beat().awake_ns) / 1e9
-        return Seen(event, after_s, self._names(), "")
+        return Seen(event, after_s, self.names(), "")
 
     def held(self, how: str, timeout_s: float) -> Seen:
         """Hold the app until it has been silent for three timeouts, then let it go on."""
         eventually(lambda: self._beat().awake_ns, 20)
         with _HOLDS[how](self.pid):
-            event = eventually(lambda: self._event(SUSPENDED_EVENT), 20)
+            event = eventually(lambda: self.event(SUSPENDED_EVENT), 20)
             eventually(lambda: host.awake_ns() - self._beat().awake_ns > 3 * timeout_s * 1e9, 20)
-        eventually(lambda: self._event(RESUMED_EVENT), 20)
-        return Seen(None, 0.0, self._names(), str((event.data or {}).get("reason")))
+        eventually(lambda: self.event(RESUMED_EVENT), 20)
+        return Seen(None, 0.0, self.names(), str((event.data or {}).get("reason")))
 
     def close(self) -> None:
         daemon = self._daemon()
@@ -168,10 +178,10 @@ class _App:
     def _events(self) -> list[Event]:
         return [record for record in records_in(self.session) if isinstance(record, Event)]
 
-    def _event(self, name: str) -> Event | None:
+    def event(self, name: str) -> Event | None:
         return next((event for event in self._events() if event.name == name), None)
 
-    def _names(self) -> list[str]:
+    def names(self) -> list[str]:
         return [event.name for event in self._events()]
 
 

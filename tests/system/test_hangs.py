@@ -1,7 +1,7 @@
 """Every way to hang gets the right words and the stack of where it hangs, from real processes; a stop is no hang."""
 
 import pytest
-from system.hangs import HANGS, Impossible, hang
+from system.hangs import HANGS, Impossible, hang, stall
 
 from datacat.wire.records import HUNG_EVENT, MAX_RECORD_BYTES, RESUMED_EVENT, SUSPENDED_EVENT
 
@@ -50,10 +50,19 @@ def test_an_app_that_is_held_is_suspended_and_never_hung(tmp_path, way):
     assert seen.reason == way.verdict
 
 
+def test_an_app_that_stalls_and_goes_on_was_slow_with_the_stack_of_where(tmp_path):
+    seen = stall(tmp_path, 2.5, slow_s=1.2)
+    assert seen.names == ["application_slow"]
+    assert seen.event.data["duration_s"] >= 2.4
+    assert seen.event.data["verdict"] == "sleeping"
+    assert any("in stuck" in line for line in seen.event.stacktrace)
+    assert len(seen.event.data["samples"]) == 1
+
+
 def test_a_hundred_threads_fit_into_the_record(tmp_path):
     code = "end = threading.Event()\nfor _ in range(150): threading.Thread(target=deep, args=(40,), daemon=True).start()\ntime.sleep(60)"
     deep = "def deep(n):\n    return deep(n - 1) if n else threading.Event().wait()\n"
-    seen = hang(REAL[0]._replace(code=deep + code), tmp_path, "loop")
+    seen = hang(REAL[0]._replace(code=deep + code), tmp_path, "loop", 3.0)
     assert seen.event.name == HUNG_EVENT
     check_size(seen.event)
     assert "stuck" in [frame["function"] for frame in seen.event.data["threads"][0]["frames"]]

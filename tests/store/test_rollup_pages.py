@@ -520,5 +520,6 @@ def test_a_server_that_is_killed_while_it_writes_pages_counts_everything_once(tm
 
 
 @pytest.mark.long
+@pytest.mark.timeout(900)
 def test_a_server_that_is_killed_a_hundred_times_counts_everything_once(tmp_path):
     kill_at_random(tmp_path, 100, seed=2)

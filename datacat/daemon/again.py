@@ -5,6 +5,7 @@ that was; only when the server has another boot now it is asked. Owned by the up
 """
 
 import logging
+import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -23,20 +24,27 @@ _log = logging.getLogger(__name__)
 MakeDelivery = Callable[[Path, Meta], Delivery]
 
 
-class Again:
-    """Look at the sessions of a spool that are done, once for each boot of their server."""
+LOOK_INTERVAL_S = 60.0
+"""A session may have become done after its server was restored, and its own daemon have noticed nothing."""
 
-    def __init__(self, spool: Path, make_delivery: MakeDelivery) -> None:
+
+class Again:
+    """Look at the sessions of a spool that are done: when a server has another boot, and every minute."""
+
+    def __init__(self, spool: Path, make_delivery: MakeDelivery, clock: Callable[[], float] = time.monotonic) -> None:
         self._spool = spool
         self._make_delivery = make_delivery
+        self._clock = clock
+        self._due_s = 0.0
         self._boots: dict[str, str] = {}
         self._waiting: list[tuple[Path, Meta]] = []
 
     def step(self, uplinks: Iterable[Uplink]) -> bool:
         """Look at one session; True when there is more to do. Raises: UplinkError when the server does not answer."""
         boots = {uplink.url: uplink.boot for uplink in uplinks if uplink.boot}
-        if boots != self._boots:
+        if boots != self._boots or (boots and self._clock() >= self._due_s):
             self._boots = boots
+            self._due_s = self._clock() + LOOK_INTERVAL_S
             self._waiting = list(done(self._spool))
         if not self._waiting:
             return False

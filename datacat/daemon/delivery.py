@@ -40,7 +40,10 @@ _MAY_PASS = frozenset({401, 403, 404, 405, 407, 408, 409, 410, 421, 425, 426, 42
 
 
 class Delivery:
-    """Ship one session. last: nothing more comes, so the final batch keeps every record on its own."""
+    """Ship one session. last: nothing more comes, so the final batch keeps every record on its own.
+
+    boot is the start of the server that was asked what it has.
+    """
 
     def __init__(self, folder: Path, meta: Meta, uplink: Uplink, *, daemon_id: str, max_records: int) -> None:
         self.folder = folder
@@ -51,7 +54,7 @@ class Delivery:
         self.asked = False
         self.given_up: dict[str, int] = {}
         self.backoff = Backoff(60.0)
-        self._boot = ""
+        self.boot = ""
         self._daemon_id = daemon_id
         self._max_records = max_records
         self._cursors: dict[str, int] = {}
@@ -66,7 +69,7 @@ class Delivery:
         """
         if self.deleted:
             return
-        if not self.asked or self._boot != self.uplink.boot:
+        if not self.asked or self.boot != self.uplink.boot:
             self._ask()
         turns = 0
         while not self.deleted and turns < MAX_TURNS and not all(map(self._ship_stream, self._in_turn())):
@@ -144,7 +147,7 @@ class Delivery:
         self.asked = True
         if boot := answer.get("boot"):
             self.uplink.boot = str(boot)
-        self._boot = self.uplink.boot
+        self.boot = self.uplink.boot
 
     def _ship_stream(self, source: Source) -> bool:
         """Send what there is of one stream; False when the sources have changed and all must be looked at again."""
@@ -235,7 +238,7 @@ class Delivery:
         """A server that was started anew may have lost something: every session asks again what it has."""
         if isinstance(boot, str) and boot:
             if not self.uplink.boot:
-                self._boot = boot
+                self.boot = boot
             self.uplink.boot = boot
 
     def _take(self, source: Source, start: int, end: int, acked: int) -> bool:

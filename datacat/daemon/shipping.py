@@ -109,7 +109,7 @@ class Shipping:
         self._clock = clock
         self._inbox: queue.SimpleQueue[Serve | Forget | Hurry] = queue.SimpleQueue()
         self._uplinks: dict[str, Uplink] = {}
-        self._again = Again(spool, self._delivery)
+        self._again = Again(spool, self._delivery, clock)
         self._leases: dict[str, float] = {}
         self._leased_at: dict[str, float] = {}
         self._deliveries: dict[str, Delivery] = {}
@@ -209,7 +209,7 @@ class Shipping:
             done=delivery.deleted or (delivery.asked and unacked == 0),
             deleted=delivery.deleted,
             reached=self._reached.get(name, False),
-            boot=uplink.boot,
+            boot=delivery.boot,
             trouble=uplink.trouble or self._said.get(name, ""),
             given_up=dict(delivery.given_up),
         )

@@ -6,7 +6,7 @@ import pytest
 from daemon_helpers import Journal, now_us
 
 from datacat import host
-from datacat.daemon.again import Again
+from datacat.daemon.again import LOOK_INTERVAL_S, Again
 from datacat.daemon.delivery import Delivery
 from datacat.daemon.spool import retire
 from datacat.daemon.uplink import Uplink
@@ -59,6 +59,27 @@ def test_a_restored_server_gets_the_session_again(again, done, server, uplink):
     server.acked.clear()
     server.crcs.clear()
     uplink.boot = server.boot = "boot-2"
+    again.step([uplink])
+    assert server.sessions[done.id] == sent
+
+
+def test_a_session_that_was_not_done_yet_is_looked_at_a_minute_later(spool, server, uplink, done):
+    clock = [0.0]
+    again = Again(
+        spool,
+        lambda folder, meta: Delivery(folder, meta, uplink, daemon_id="d", max_records=1000),
+        lambda: clock[0],
+    )
+    sent = list(server.sessions[done.id])
+    server.sessions.clear()
+    server.acked.clear()
+    server.crcs.clear()
+    uplink.boot = server.boot = "boot-2"
+    with host.lock(done.folder / "lock"):
+        again.step([uplink])
+    again.step([uplink])
+    assert done.id not in server.sessions
+    clock[0] += LOOK_INTERVAL_S
     again.step([uplink])
     assert server.sessions[done.id] == sent
 

@@ -61,7 +61,9 @@ def test_a_server_restored_from_a_backup_gets_again_what_it_lacks(box):
     log_100(app)
     log_100(gone)
     gone.communicate()  # ended, all acknowledged, its daemon has left
-    assert event_numbers(box.ended("was-done")) == list(range(200))
+    was_done = box.ended("was-done")
+    assert event_numbers(was_done) == list(range(200))
+    eventually(lambda: list(box.folder.glob(f"state/**/{was_done['id']}/summary.json")))
     restart_with(box, older)
     log_100(app)
     app.communicate()

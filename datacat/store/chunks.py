@@ -122,6 +122,11 @@ def state_of(chunks: Sequence[Chunk]) -> Chunk | None:
     return next((chunk for chunk in reversed(chunks) if chunk.flags & HAS_STATE), None)
 
 
+def has_any(table: bytes) -> bool:
+    """Return whether the last chunk of a table was not merged yet; those that were come before those that were not."""
+    return bool(table) and not table[-ROW_BYTES + _TIER_AT]
+
+
 def has_many(table: bytes) -> bool:
     """Return whether the last FAN chunks of a table were not merged yet."""
     return len(table) >= FAN * ROW_BYTES and not table[-FAN * ROW_BYTES + _TIER_AT]

@@ -8,7 +8,7 @@ from functools import partial
 
 from datacat.errors import Corrupt
 from datacat.store import entry
-from datacat.store.chunks import Chunk, chunks_of, has_many, lies_in, state_of
+from datacat.store.chunks import Chunk, chunks_of, has_any, has_many, lies_in, state_of
 from datacat.store.index import Index, Tombstone
 from datacat.store.merging import merge, plan
 from datacat.store.segment import Segment
@@ -53,7 +53,7 @@ class Tending:
         self._erased_at = clock()
         self._to_erase = {name for name, one in index.tombstones.items() if one.erase}
         for session_id, session in index.sessions.items():
-            if any(not chunk.tier for chunk in chunks_of(session.table)):
+            if has_any(session.table):
                 self.note(session_id, session.table)
 
     def note(self, session_id: str, table: bytes) -> None:
@@ -254,10 +254,14 @@ class Tending:
         try:
             for key, _ in segment.places():
                 session_id = entry.session_of(key)
-                if session_id in wanted and key != entry.key_of(session_id, *[tombstones[session_id].rev] * 2):
+                if session_id in wanted and key != _tombstone_key(session_id, tombstones.get(session_id)):
                     yield session_id
         except KeyError:
             return  # it was removed
         except Corrupt as error:
             _log.error("what was deleted may be left in segment %d: %s", segment.number, error)
             yield from wanted
+
+
+def _tombstone_key(session_id: str, tombstone: Tombstone | None) -> bytes:
+    return b"" if tombstone is None else entry.key_of(session_id, tombstone.rev, tombstone.rev)

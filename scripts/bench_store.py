@@ -36,7 +36,7 @@ from datacat.wire.lines import Packed
 from datacat.wire.records import Close, Event, Metric, Open, StatePatch
 
 LIMITS = {
-    "durable": {"against_append": 4.0, "against_sqlite": 3.0, "at_once_against_append": 4.0},
+    "durable": {"against_append": 4.0, "against_sqlite": 5.0, "at_once_against_append": 4.0},
     "growth": {"ratio": 1.2},
     "sessions": {"open_s": 3.0, "bytes_each": 1024, "page_ms": 10.0, "newest_page_ms": 10.0},
     "reading": {"newest_ms": 20.0, "search_ms": 500.0},

@@ -60,12 +60,30 @@ def root_of(data_dir: str, config: str) -> Path:
 
 
 def refuse_if_held(root: Path) -> None:
-    """Raise Busy with the pid when a server has the store open, StoreError when it is that of a backup."""
+    """Raise unless this process may change the store: Busy with the pid of a server that has it open, StoreError."""
     if (root.parent / MANIFEST).exists():
         raise StoreError(f"{root.parent} is a backup, which nothing may change", hint="restore it to another folder")
+    owner = _owner(root)
+    if owner:
+        raise StoreError(
+            f"the store in {root} belongs to {owner}, and a superuser would make files that its server cannot read",
+            hint=f"use sudo -u {owner}",
+            permanent=True,
+        )
     pid = survey.holder(root)
     if pid:
         raise Busy(f"the store in {root} is in use by pid {pid}", holder=pid, hint="stop that server first")
+
+
+def _owner(root: Path) -> str:
+    """Return whose the store is when that is somebody else than a superuser who asks; empty otherwise."""
+    geteuid = getattr(os, "geteuid", None)
+    if geteuid is None or geteuid() != 0 or not root.exists() or root.stat().st_uid == 0:
+        return ""
+    try:
+        return root.owner()
+    except (KeyError, NotImplementedError):
+        return f"'#{root.stat().st_uid}'"
 
 
 class _Group(click.Group):

@@ -1,6 +1,7 @@
 """The scheduled backup: a job that copies the data folder to backup_dir now and then, and keeps the newest copies."""
 
 import logging
+import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
@@ -84,7 +85,10 @@ class Backups:
         self._running, self._failed_us = None, None
         _log.info("a backup was made and verified: %s", self._target)
         for _, path in made_in(folder)[: -self._live.now.backup_keep]:
-            shutil.rmtree(path, ignore_errors=True)
+            # A kill in the middle must not leave half of it under its name.
+            going = path.with_name(f"{path.name}-{os.urandom(4).hex()}{backup.PARTIAL_SUFFIX}")
+            path.rename(going)
+            shutil.rmtree(going, ignore_errors=True)
         return False
 
 

@@ -150,6 +150,27 @@ def test_what_needs_the_store_for_itself_says_who_has_it(run, data, tmp_path, ar
     assert f"in use by pid {os.getpid()}" in str(told.exception)
 
 
+@pytest.mark.skipif(getattr(os, "geteuid", lambda: 1)() != 0, reason="capability: only root can give files away")
+def test_a_superuser_leaves_no_files_that_the_server_cannot_read(run, data):
+    for path in [data / "store", *(data / "store").rglob("*")]:
+        os.chown(path, 65534, 65534)
+    told = run("compact", data=data)
+    assert "sudo -u" in str(told.exception)
+    assert run("check", data=data).exception is None
+    assert {path.stat().st_uid for path in (data / "store").rglob("*")} == {65534}
+
+
+def test_a_restore_by_a_superuser_belongs_to_who_owns_the_data_folder(run, data, tmp_path):
+    run("backup", tmp_path / "copy", data=data)
+    new = tmp_path / "new"
+    new.mkdir()
+    owner = 65534 if getattr(os, "geteuid", lambda: 1)() == 0 else new.stat().st_uid
+    if owner != new.stat().st_uid:
+        os.chown(new, owner, owner)
+    assert run("restore", tmp_path / "copy", data=new).exception is None
+    assert {path.stat().st_uid for path in new.rglob("*")} == {owner}
+
+
 def test_check_stats_and_backup_work_while_the_store_is_in_use(run, data, tmp_path):
     store = SemiStore(data / "store")
     try:

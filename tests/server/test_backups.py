@@ -44,6 +44,19 @@ def test_a_backup_is_made_when_it_is_due_and_the_oldest_goes(job, folder):
     assert [at for at, _ in made_in(folder)] == [NOW + 4 * HOUR, NOW + 6 * HOUR]
 
 
+def test_a_kill_while_an_old_backup_is_removed_leaves_no_half_of_it_under_its_name(job, folder, monkeypatch):
+    for hours in (0, 2):
+        run(job, NOW + hours * HOUR)
+    with monkeypatch.context() as patched:
+        patched.setattr("datacat.server.backups.shutil.rmtree", lambda path, **_: (path / "keys.json").unlink())
+        run(job, NOW + 4 * HOUR)
+    assert len(made_in(folder)) == 2
+    for _, path in made_in(folder):
+        list(verify(path, manifest_of(path)))
+    run(job, NOW + 6 * HOUR)
+    assert len(list(folder.iterdir())) == 2
+
+
 def test_what_a_killed_server_left_is_removed_and_what_others_put_there_stays(job, folder):
     (folder / "datacat-2026-01-01T00-00-00Z-0badf00d.partial").mkdir(parents=True)
     (folder / "mine").mkdir()

@@ -38,6 +38,9 @@ def campaign(busy, backups, rounds):
     pause = threading.Event()
     lost = invented = made = 0
     for number in range(rounds):
+        if number % 50 == 49:
+            sys.stdout.write(f"{number + 1} kills\n")
+            sys.stdout.flush()
         busy.start("--backup-dir", backups, "--backup-interval-h", "0.5", "--backup-keep", "2", "--retention-days", "1")
         lost_now, invented_now = storm.verify(busy, 60)
         storm.begin(busy)
@@ -46,6 +49,7 @@ def campaign(busy, backups, rounds):
         busy.process.wait(20)
         storm.end()
         lost, invented = lost + lost_now, invented + invented_now
+        assert (lost, invented) == (0, 0), f"after {number} kills"
         if number % 10 == 9 or number == rounds - 1:
             report = Report()
             list(check(busy.data / "store", report))

@@ -4,6 +4,7 @@ import dataclasses
 import importlib
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -77,13 +78,17 @@ def refuse_if_held(root: Path) -> None:
 
 def _owner(root: Path) -> str:
     """Return whose the store is when that is somebody else than a superuser who asks; empty otherwise."""
-    geteuid = getattr(os, "geteuid", None)
-    if geteuid is None or geteuid() != 0 or not root.exists() or root.stat().st_uid == 0:
+    if sys.platform == "win32" or os.geteuid() != 0 or not root.exists():
+        return ""
+    import pwd  # not on Windows
+
+    uid = root.stat().st_uid
+    if uid == 0:
         return ""
     try:
-        return root.owner()
-    except (KeyError, NotImplementedError):
-        return f"'#{root.stat().st_uid}'"
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"'#{uid}'"
 
 
 class _Group(click.Group):

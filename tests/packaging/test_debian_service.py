@@ -275,6 +275,26 @@ def test_the_sealed_variant_serves_without_any_network_and_restarts_without_a_fa
     assert score(machine) > 0.3
 
 
+def test_backups_come_into_a_folder_that_the_unit_opens_and_are_restored(machine):
+    machine.run("datacat", "run", "--product", "kept", "--", "sh", "-c", "exit 0", user=USER)
+    eventually(lambda: machine.get("/api/sessions?product=kept")["sessions"], 30)
+    machine.run("install", "-d", "-o", "datacat", "-m", "700", "/srv/backups")
+    machine.drop_in("[Service]\nEnvironment=DATACAT_BACKUP_DIR=/srv/backups\nReadWritePaths=/srv/backups\n")
+    machine.run("systemctl", "restart", "datacat-server")
+    made = eventually(lambda: list((machine.root / "srv/backups").glob("datacat-*Z/backup.json")), 30)
+    name = f"/srv/backups/{made[0].parent.name}"
+    assert "sound" in machine.run("datacat", "store", "check", "--data-dir", name).stdout
+    # By hand, as root, while the server runs; then the way back.
+    machine.run("datacat", "store", "backup", "/root/copy")
+    machine.run("systemctl", "stop", "datacat-server")
+    machine.run(
+        "sh", "-c", "mv /var/lib/datacat /var/lib/old; install -d -o datacat -g datacat -m 700 /var/lib/datacat"
+    )
+    machine.run("datacat", "store", "restore", "/root/copy")
+    machine.run("systemctl", "start", "datacat-server")
+    assert len(machine.get("/api/sessions?product=kept")["sessions"]) == 1
+
+
 def test_a_user_runs_a_server_of_his_own_without_root(machine):
     machine.run("loginctl", "enable-linger", USER)
     eventually((machine.root / "var/lib/systemd/linger" / USER).exists)

@@ -56,7 +56,10 @@ def storm_until_refused(storm, busy):
 
 
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize("leave_bytes", [0, 1, 5000, 70_000, 300_000])
+@pytest.mark.parametrize(
+    "leave_bytes",
+    [5000, 70_000, *(pytest.param(size, marks=pytest.mark.long) for size in (0, 1, 500, 20_000, 150_000, 300_000))],
+)
 def test_a_full_disk_is_told_reading_goes_on_and_it_recovers_by_itself(busy, disk, leave_bytes):
     """What is left is used up in the middle of batches, merging, emptying, deleting and backing up."""
     busy.start(
@@ -113,7 +116,7 @@ def lacking_strace(tmp_path):
 
 
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize("turn", range(3))
+@pytest.mark.parametrize("turn", [0, *(pytest.param(turn, marks=pytest.mark.long) for turn in range(1, 6))])
 def test_after_a_failed_fsync_nothing_is_acknowledged_until_the_store_is_opened_again(tmp_path, turn):
     if why := lacking_strace(tmp_path):
         pytest.skip(f"capability: strace cannot inject faults here: {why}")

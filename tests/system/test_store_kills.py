@@ -23,7 +23,7 @@ def busy(tmp_path):
 
 @pytest.mark.timeout(180)
 def test_some_kills_at_random_points_lose_and_invent_nothing(busy, tmp_path):
-    campaign(busy, tmp_path / "backups", 5)
+    campaign(busy, tmp_path / "backups", 3)
 
 
 @pytest.mark.long

@@ -113,7 +113,7 @@ class Browser:
 
     def run(self, script):
         """Return the value of an expression in the page; a promise is waited for. Raises: Failed."""
-        told = self.call("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True, userGesture=True)
+        told = self.call("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True, replMode=True)
         if "exceptionDetails" in told:
             details = told["exceptionDetails"]
             raise Failed(details.get("exception", {}).get("description") or details["text"])
@@ -150,9 +150,14 @@ class Browser:
 
     def follow(self, script):
         """Run a script that leaves the page and wait for the next one."""
-        self.run("window.leaving = true")
-        self.run(script)
-        self.until("window.leaving !== true", "another page is shown")
+        self.leaving(lambda: self.run(script))
+
+    def leaving(self, act):
+        """Do what leaves the page and wait for the next one; one that comes back from memory has another number."""
+        number = next(self._numbers)
+        self.run(f"window.leaving = {number}")
+        act()
+        self.until(f"window.leaving !== {number}", "another page is shown")
         self.settled()
 
     def click(self, selector):

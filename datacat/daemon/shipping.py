@@ -244,7 +244,7 @@ class Shipping:
     def _register(self, uplink: Uplink) -> None:
         """Tell a server who we are, once; one that has no such endpoint is told nothing. Raises: UplinkError."""
         if uplink.url not in self._leases:
-            self._lease(uplink, routes.DAEMONS, {**self._identity, "sessions": self._sessions(uplink)})
+            self._lease(uplink, routes.DAEMONS, {**self._identity, **self._standing(uplink)})
 
     def _renew(self, uplink: Uplink) -> None:
         lease_s = self._leases.get(uplink.url)
@@ -255,7 +255,7 @@ class Shipping:
             return
         try:
             path = f"{routes.DAEMONS}/{self._identity['id']}/heartbeat"
-            self._lease(uplink, path, {"sessions": self._sessions(uplink)})
+            self._lease(uplink, path, self._standing(uplink))
         except UplinkError as error:
             uplink.backoff.failed(self._clock(), error.retry_after_s, refused=error.status in REFUSED)
             self._say(uplink.url, error, loud=error.permanent or bool(error.hint))
@@ -275,5 +275,8 @@ class Shipping:
         self._leases[uplink.url] = float(lease_s) if isinstance(lease_s, (int, float)) and lease_s > 0 else LEASE_S
         self._leased_at[uplink.url] = self._clock()
 
-    def _sessions(self, uplink: Uplink) -> list[str]:
-        return [name for name, delivery in self._deliveries.items() if delivery.uplink is uplink]
+    def _standing(self, uplink: Uplink) -> dict[str, Any]:
+        """Return what a lease is asked with: whose sessions, our clock, how much waits here."""
+        mine = {name: delivery for name, delivery in self._deliveries.items() if delivery.uplink is uplink}
+        waiting = sum(delivery.unacked_bytes() for delivery in mine.values())
+        return {"sessions": list(mine), "sent_at": time.time_ns() // 1000, "spool_bytes": waiting}

@@ -105,7 +105,10 @@ class Alerts:
 
     def rules(self, request: Request) -> Answer:
         """GET /api/alerts: rules, webhooks without their addresses, and what fires."""
-        products = request.principal.products
+        return as_json(self.told(request.principal.products))
+
+    def told(self, products: tuple[str, ...]) -> dict[str, Any]:
+        """Return what GET /api/alerts tells who may see these products; (): all."""
         alerting, state = self._live.now.alerting, self.memory.state
         rows = [
             {
@@ -121,7 +124,7 @@ class Alerts:
             if not products or not rule.product or rule.product in products
         ]
         hooks = [{"name": hook.name, "format": hook.format} for hook in alerting.webhooks]
-        return as_json({"alerts": rows, "webhooks": hooks, "waiting": len(self.memory.waiting)})
+        return {"alerts": rows, "webhooks": hooks, "waiting": len(self.memory.waiting)}
 
     def test(self, request: Request) -> Answer:
         """POST /api/alerts/test: send a test message to the webhooks, of one alert or all, and tell what came back."""

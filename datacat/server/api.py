@@ -218,7 +218,8 @@ class Api:
         """POST /api/daemons/{id}/heartbeat."""
         daemon_id = inputs.daemon({"id": request.path["id"]})["id"]
         body = request.json()
-        self._leases.renew(daemon_id, self._own.clock_us(), inputs.sessions(body), asleep_s=inputs.asleep_s(body))
+        renewal = inputs.sessions(body), inputs.standing(body)
+        self._leases.renew(daemon_id, self._own.clock_us(), *renewal, asleep_s=inputs.asleep_s(body))
         return as_json({"lease_s": self._live.now.lease_s, "boot": self._own.boot})
 
     def daemons(self, request: Request) -> Answer:

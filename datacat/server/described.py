@@ -43,6 +43,12 @@ def _or_null(schema: Json) -> Json:
     return {"anyOf": [schema, {"type": "null"}]}
 
 
+_WHOLE: Json = {"type": ["integer", "null"], "minimum": 0}
+_STANDING: Json = {
+    "sessions": _or_null({"type": "array", "items": _UUID}),
+    "sent_at": {**_WHOLE, "description": "the daemon's clock, Unix us"},
+    "spool_bytes": {**_WHOLE, "description": "what waits on its machine"},
+}
 SCHEMAS: dict[str, Json] = {
     "Head": _object(
         ["id", "product", "version", "created_at", "status", "active", "counts"],
@@ -124,7 +130,7 @@ SCHEMAS: dict[str, Json] = {
             "id": {"type": "string", "minLength": 1, "maxLength": 64},
             **dict.fromkeys(("hostname", "machine_id", "boot_id", "version", "platform"), _TEXT),
             "pid": {"type": ["integer", "null"]},
-            "sessions": _or_null({"type": "array", "items": _UUID}),
+            **_STANDING,
         },
     ),
     "NewKey": _object(
@@ -228,7 +234,7 @@ ROUTES: dict[tuple[str, str], About] = {
     ("POST", "/api/daemons/{id}/heartbeat"): About(
         "Renew the lease of a daemon",
         {200: _json(_LEASE)},
-        _json(_object([], {"sessions": _or_null({"type": "array", "items": _UUID})})),
+        _json(_object([], _STANDING)),
         body_required=False,
         tag="daemons",
     ),

@@ -83,6 +83,20 @@ def daemon(body: object) -> dict[str, Any]:
         raise WireError("pid is no whole number", pointer="/pid")
     told["sessions"] = sessions(body)
     told["asleep_s"] = asleep_s(body)
+    return told | standing(body)
+
+
+def standing(body: object) -> dict[str, int]:
+    """Return how a daemon stands, as far as it says so: its clock when it sent this (Unix us), bytes that wait."""
+    fields = _object({} if body is None else body)
+    told = {}
+    for name in ("sent_at", "spool_bytes"):
+        value = fields.get(name)
+        if value is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 63:
+            raise WireError(f"{name} is no whole number from 0 on", pointer=f"/{name}")
+        told[name] = value
     return told
 
 

@@ -5,8 +5,9 @@ restart daemons are known again as soon as they send anything.
 """
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from datacat.store import Head
@@ -14,6 +15,7 @@ from datacat.wire.times import rfc3339
 
 FORGET_US = 24 * 3600 * 1_000_000
 """A daemon that was not heard of for so long is not listed any more."""
+_STANDING = ("sent_at", "spool_bytes")
 MAX_DAEMONS = 20_000
 """More cannot be real; the oldest are forgotten."""
 
@@ -42,6 +44,7 @@ class Lease:
     """One daemon; times in us of the server's clock. told is what it said about itself.
 
     asleep_s is how long its machine had slept since its boot when that was last heard, away its newest silence.
+    skew_us: how far its clock is ahead of ours, less the way here; None when it did not say what time it has.
     """
 
     id: str
@@ -51,6 +54,14 @@ class Lease:
     asleep_s: float | None = None
     away: Away | None = None
     sessions: frozenset[str] = frozenset()
+    skew_us: int | None = None
+    spool_bytes: int | None = None
+
+    def stand(self, told: Mapping[str, int], now_us: int) -> None:
+        """Take note of its clock and of what waits in its spool."""
+        if "sent_at" in told:
+            self.skew_us = told["sent_at"] - now_us
+        self.spool_bytes = told.get("spool_bytes", self.spool_bytes)
 
 
 class Contacts(NamedTuple):
@@ -85,7 +96,7 @@ class Leases:
 
     def register(self, told: dict[str, Any], now_us: int) -> None:
         """Take note of a daemon that introduces itself; told has id and what else it said."""
-        about = {name: value for name, value in told.items() if name not in ("id", "sessions")}
+        about = {name: value for name, value in told.items() if name not in ("id", "sessions", *_STANDING)}
         with self._lock:
             known = self._leases.pop(told["id"], None)
             asleep_s = about.pop("asleep_s", None)
@@ -93,11 +104,18 @@ class Leases:
             _heard(lease, now_us, asleep_s)
             lease.told = about
             lease.sessions = frozenset(told.get("sessions") or lease.sessions)
+            lease.stand(told, now_us)
             self._leases[lease.id] = lease
             self._forget(now_us)
 
     def renew(
-        self, daemon_id: str, now_us: int, sessions: Sequence[str] | None = None, *, asleep_s: float | None = None
+        self,
+        daemon_id: str,
+        now_us: int,
+        sessions: Sequence[str] | None = None,
+        standing: Mapping[str, int] = MappingProxyType({}),
+        *,
+        asleep_s: float | None = None,
     ) -> Away | None:
         """Take note that a daemon was heard of, also one that is not known (the server was restarted).
 
@@ -108,6 +126,7 @@ class Leases:
             _heard(lease, now_us, asleep_s)
             if sessions is not None:
                 lease.sessions = frozenset(sessions)
+            lease.stand(standing, now_us)
             self._leases[daemon_id] = lease  # at the end: the dict is in the order of the last contact
             self._forget(now_us)
             return lease.away
@@ -150,6 +169,8 @@ class Leases:
                     "last_seen": rfc3339(lease.last),
                     "connected": now_us - lease.last <= lease_s * 1_000_000,
                     "lease_s": lease_s,
+                    "clock_skew_s": None if lease.skew_us is None else lease.skew_us / 1_000_000,
+                    "spool_bytes": lease.spool_bytes,
                 }
                 for lease in reversed(self._leases.values())
             ]

@@ -44,6 +44,7 @@ from datacat.server.query.serve import query_routes
 from datacat.server.rates import Rates
 from datacat.server.signin import SignIns
 from datacat.server.tls import Tls
+from datacat.server.ui.operation import Run, Upkeep
 from datacat.server.ui.site import Site
 from datacat.store import Ages, Store, open_store
 from datacat.worker import Worker
@@ -107,6 +108,7 @@ class Service:
             self.pulse,
             alerts,
             pressure,
+            upkeep=self._upkeep,
         )
         self.site = access.around(faults.arm(environ, inner))
         limits = httpd.Limits(config.threads, config.max_connections)
@@ -188,6 +190,11 @@ class Service:
                 _log.info("the settings were read again; nothing has changed")
         self._notifier.ready(self._how())
 
+    def _upkeep(self) -> Upkeep:
+        now_s = time.monotonic()
+        runs = [Run(one.name, one.interval_s, now_s - one.last_ended, one.failures) for one in self._workers]
+        return Upkeep(runs, self._watchdog.limit_s, self._watchdog.is_good)
+
     def _announce(self) -> None:
         self._notifier.ready(self._how())
         self._watchdog.start()
@@ -265,10 +272,11 @@ def site(
     pulse: Pulse | None = None,
     alerts: Alerts | None = None,
     pressure: Pressure | None = None,
+    upkeep: Callable[[], Upkeep] | None = None,
 ) -> Any:
     """Return the WSGI callable for everything: batches go to the hot path, all else through CherryPy."""
     ground = Ground(own.store, live.now.public_url, pulse)
-    pages = Site(ground, own.clock_us, leases=leases, live=live, doors=doors, audit=audit)
+    pages = Site(ground, own.clock_us, leases=leases, live=live, doors=doors, audit=audit, alerts=alerts, upkeep=upkeep)
     table = [
         *Api(own, leases, live, audit).routes(),
         *KeyApi(doors.ring, audit, own.clock_us).routes(),

@@ -74,21 +74,27 @@ class Watchdog:
         kills_itself: bool,
         ends_in_s: float = 0.0,
     ) -> None:
+        self.limit_s = limit_s
         self._check = check
         self._notifier = notifier
-        self._limit_s = limit_s
+        self.limit_s = limit_s
         self._kills_itself = kills_itself
         self._ends_in_s = ends_in_s
         self._good = True
         self._stopping = False
         self._worker = Worker("watchdog", limit_s / BEATS, self._beat) if limit_s else None
 
+    @property
+    def is_good(self) -> bool:
+        """Whether the newest check found everything at work."""
+        return self._good
+
     def start(self) -> None:
         """Begin to beat."""
         if self._worker is None:
             return
         if self._kills_itself:
-            faulthandler.dump_traceback_later(self._limit_s, exit=True)
+            faulthandler.dump_traceback_later(self.limit_s, exit=True)
         self._worker.start()
 
     def stop(self) -> None:
@@ -118,7 +124,7 @@ class Watchdog:
         self._notifier.tell("WATCHDOG=1")
         if self._kills_itself and not self._stopping:
             # The timer is a thread of C: it strikes also when something keeps the interpreter's lock.
-            faulthandler.dump_traceback_later(self._limit_s, exit=True)
+            faulthandler.dump_traceback_later(self.limit_s, exit=True)
 
 
 def limit_s(environ: Mapping[str, str], pid: int) -> float:

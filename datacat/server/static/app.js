@@ -19,6 +19,17 @@
     }
   }
 
+  /** Return a value with its unit (UCUM, as OpenTelemetry writes units) as people read it. */
+  window.datacatMeasure = (value, unit) => {
+    const short = (number) => Number(number.toPrecision(4)).toLocaleString();
+    if (unit === "By") {
+      const step = value ? Math.max(0, Math.min(4, Math.floor(Math.log10(Math.abs(value)) / 3))) : 0;
+      return `${Number((value / 1000 ** step).toPrecision(3))} ${["bytes", "kB", "MB", "GB", "TB"][step]}`;
+    }
+    if (unit === "s" && value !== 0 && Math.abs(value) < 1) return `${Number((value * 1000).toPrecision(3))} ms`;
+    return unit && unit !== "1" && !unit.startsWith("{") ? `${short(value)} ${unit}` : short(value);
+  };
+
   /** Move between the rows of the page's first list of links. */
   function move(step) {
     const rows = [...document.querySelectorAll("[data-rows] > tr, [data-rows] > li")].filter((row) => row.querySelector("a"));

@@ -16,28 +16,40 @@ window.datacatEvents = (list, { count, levels, text, onChoose }) => {
     const key = `${first} ${last} ${chosen} ${shown.length}`;
     if (key === drawn) return;
     drawn = key;
-    const rows = [];
+    // Rows that stay are left alone: a press on one that is drawn anew between down and up would be lost.
+    const old = new Map([...space.children].map((row) => [row.dataset.key, row]));
+    let place = space.firstChild;
     for (let at = first; at < last; at += 1) {
       const event = text(shown[at]);
-      const row = document.createElement("div");
-      row.className = `row level-${levels[event.level]}`;
-      row.setAttribute("role", "option");
+      const key = `${at} ${shown[at]} ${event.clock} ${event.name} ${event.text}`;
+      const row = old.get(key) || make(event, key, at);
+      old.delete(key);
       row.setAttribute("aria-selected", String(shown[at] === chosen));
-      row.setAttribute("aria-posinset", String(at + 1));
       row.setAttribute("aria-setsize", String(shown.length));
-      row.style.transform = `translateY(${at * ROW}px)`;
-      row.dataset.index = shown[at];
-      for (const [name, value] of [["clock", event.clock], ["level", levels[event.level]], ["name", event.name], ["text", event.text]]) {
-        const cell = document.createElement("span");
-        cell.className = name;
-        cell.textContent = value;
-        row.append(cell);
-      }
-      rows.push(row);
+      if (row === place) place = place.nextSibling;
+      else space.insertBefore(row, place);
     }
-    space.replaceChildren(...rows);
+    old.forEach((row) => row.remove());
   }
 
+  function make(event, key, at) {
+    const row = document.createElement("div");
+    row.className = `row level-${levels[event.level]}`;
+    row.setAttribute("role", "option");
+    row.setAttribute("aria-posinset", String(at + 1));
+    row.style.transform = `translateY(${at * ROW}px)`;
+    row.dataset.index = shown[at];
+    row.dataset.key = key;
+    for (const [name, value] of [["clock", event.clock], ["level", levels[event.level]], ["name", event.name], ["text", event.text]]) {
+      const cell = document.createElement("span");
+      cell.className = name;
+      cell.textContent = value;
+      row.append(cell);
+    }
+    return row;
+  }
+
+  /** Show these events; a list that goes on stays where it is. */
   function show(indexes) {
     shown = indexes;
     space.style.height = `${Math.max(1, shown.length) * ROW}px`;

@@ -10,7 +10,7 @@
   if (!answer.ok) { lanes.textContent = `The records cannot be read (${answer.status}).`; return; }
   const data = await answer.json();
   const { events, levels, changes } = data;
-  const total = Math.max(1, data.to - data.from);
+  let total = Math.max(1, data.to - data.from);
   const address = new URL(location.href);
   const numberOf = (name, otherwise) => {
     const text = address.searchParams.get(name);
@@ -22,6 +22,7 @@
   let cursor = Math.max(0, Math.min(total, numberOf("at", data.to) - data.from));
   let since = null;
   const charts = [];
+  const readers = [];
   const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
   const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit", fractionalSecondDigits: 3, hourCycle: "h23" });
   const clockOf = (t) => clock.format(new Date((data.from + t) / 1000));
@@ -59,8 +60,9 @@
     const { pen, width, height, x } = prepare(canvas);
     data.status.forEach(([t, word], at) => {
       const next = at + 1 < data.status.length ? data.status[at + 1][0] : total;
-      const left = Math.max(0, x(t));
-      const right = Math.min(width, Math.max(x(next), x(t) + 3));
+      // The end has no length: it is marked beside the axis' last moment.
+      const left = Math.max(0, at > 0 && t === total ? Math.min(x(t), width) - 7 : x(t));
+      const right = Math.min(width, Math.max(x(next), left + 3));
       if (right < 0 || left > width) return;
       pen.fillStyle = color(word);
       // Shape as well as colour: what is not well is drawn higher.
@@ -122,14 +124,12 @@
   const toned = { debug: "faint", info: "link", warning: "hung", error: "crashed", critical: "crashed" };
   levels.slice().reverse().forEach((level) => {
     const number = levels.indexOf(level);
-    if (!events.level.includes(number)) return;
+    // Every level has its lane in every session: a picture that is the same everywhere is read at a glance.
     const canvas = lane(level, 18);
     drawers.push(() => drawDensity(canvas, events.t, toned[level], (at) => events.level[at] === number));
   });
-  if (changes.length) {
-    const canvas = lane("state", 18);
-    drawers.push(() => drawDensity(canvas, changes, "suspended"));
-  }
+  const stateLane = lane("state", 18);
+  drawers.push(() => drawDensity(stateLane, changes, "suspended"));
   const SHOWN = 4;
   data.metrics.forEach((metric, number) => {
     const row = document.createElement("div");
@@ -137,8 +137,8 @@
     row.hidden = number >= SHOWN;
     const label = document.createElement("span");
     label.className = "lane-name";
-    label.textContent = metric.unit && metric.unit !== "1" ? `${metric.name} (${metric.unit})` : metric.name;
-    label.title = label.textContent;
+    label.textContent = metric.name;
+    label.title = metric.unit ? `${metric.name} (${metric.unit})` : metric.name;
     const place = document.createElement("div");
     place.className = "lane-plot";
     row.append(label, place);
@@ -146,18 +146,30 @@
     let plot = null;
     let sum = 0;
     // A counter's records hold increments: its line is what they add up to.
-    const values = metric.type === "counter" ? metric.v.map((value) => { sum += value; return sum; }) : metric.v;
+    const added = () => { sum = 0; return metric.type === "counter" ? metric.v.map((value) => { sum += value; return sum; }) : metric.v; };
+    const shown = document.createElement("b");
+    label.append(document.createElement("br"), shown);
+    readers.push(() => {
+      const values = plot ? plot.data[1] : added();
+      const at = metric.t.findLastIndex((t) => t <= cursor);
+      shown.textContent = at < 0 ? "" : window.datacatMeasure(values[at], metric.unit);
+    });
     drawers.push(() => {
       if (row.hidden) return;
       const width = place.clientWidth;
-      if (plot) { plot.setSize({ width, height: 56 }); plot.setScale("x", { min: low, max: high }); return; }
+      if (plot) {
+        if (plot.data[0] !== metric.t || plot.data[1].length !== metric.t.length) plot.setData([metric.t, added()], false);
+        plot.setSize({ width, height: 56 });
+        plot.setScale("x", { min: low, max: high });
+        return;
+      }
       plot = new uPlot({
         width, height: 56, legend: { show: false }, padding: [6, 0, 4, 0],
         cursor: { show: false }, select: { show: false },
         scales: { x: { time: false, auto: false, min: low, max: high }, y: { range: (_, least, most) => least === most ? [least - 1, most + 1] : [least, most] } },
         axes: [{ show: false }, { show: false }],
         series: [{}, { stroke: color("link"), width: 1.4, points: { show: metric.t.length < 40, size: 4 } }],
-      }, [metric.t, values], place);
+      }, [metric.t, added()], place);
       plot.setScale("x", { min: low, max: high });
       charts.push(plot);
     });
@@ -194,6 +206,7 @@
     line.hidden = share < 0 || share > 1;
     line.style.left = `${gutter() + share * plotWidth()}px`;
     line.title = clockOf(cursor);
+    readers.forEach((read) => read());
   }
 
   function draw() { drawers.forEach((one) => one()); placeCursor(); }
@@ -219,17 +232,22 @@
   // --- the moment ----------------------------------------------------------------------------------------------------
   const panel = document.getElementById("moment");
   let asked = 0;
-  async function look() {
+  let told = "";
+  async function look(quietly = false) {
     asked += 1;
     const mine = asked;
-    panel.setAttribute("aria-busy", "true");
+    if (!quietly) panel.setAttribute("aria-busy", "true");
+    panel.setAttribute("aria-live", quietly ? "off" : "polite");
     const query = new URLSearchParams({ at: String(data.from + cursor) });
     if (since !== null) query.set("since", String(data.from + since));
     try {
       const found = await fetch(`/sessions/${id}/moment?${query}`);
       // Answers may overtake each other: only the one for where the cursor is now counts.
       if (mine !== asked) return;
-      panel.innerHTML = found.ok ? await found.text() : "";
+      const text = found.ok ? await found.text() : "";
+      if (quietly && text === told) return;
+      told = text;
+      panel.innerHTML = text;
       if (!found.ok) panel.textContent = `This moment cannot be read (${found.status}).`;
       document.dispatchEvent(new CustomEvent("datacat:shown", { detail: panel }));
     } catch {
@@ -252,8 +270,8 @@
     look();
   }
 
-  const stops = [...new Set([...changes, ...data.status.map(([t]) => t)])].sort((one, other) => one - other);
   function step(way) {
+    const stops = [...new Set([...changes, ...data.status.map(([t]) => t)])].sort((one, other) => one - other);
     const next = way > 0 ? stops.find((t) => t > cursor) : stops.findLast((t) => t < cursor);
     if (next !== undefined) moveTo(next);
   }
@@ -301,7 +319,8 @@
   const search = document.getElementById("events-search");
   const least = document.getElementById("events-level");
   const detail = document.getElementById("event-detail");
-  const sought = events.t.map((_, at) => `${data.names[events.name[at]]} ${events.text[at]}`.toLowerCase());
+  const soughtOf = (at) => `${data.names[events.name[at]]} ${events.text[at]}`.toLowerCase();
+  let sought = events.t.map((_, at) => soughtOf(at));
   const shower = window.datacatEvents(list, {
     count: events.t.length,
     levels,
@@ -328,6 +347,58 @@
   search.addEventListener("input", filter);
   least.addEventListener("change", filter);
   filter();
+  if (data.open) list.scrollTop = list.scrollHeight;
+
+  // --- a session that is open goes on ---------------------------------------------------------------------------------
+  const OVERLAP_US = 30e6;
+  const LIVE_MS = 800;
+  async function goOn() {
+    if (!document.hidden) {
+      try {
+        const since = data.from + Math.max(0, total - OVERLAP_US);
+        const found = await fetch(`/sessions/${id}/timeline?${new URLSearchParams({ since, seen: data.updated })}`);
+        if (found.status === 401) { location.reload(); return; }
+        if (found.status === 200) grow(await found.json(), since - data.from);
+      } catch { /* the note that the server is away comes from the headline, which asks too */ }
+    }
+    if (data.open) setTimeout(goOn, LIVE_MS);
+  }
+
+  /** Take what is new; records may come late, so what the answer covers is replaced. Times of `more` begin where ours do. */
+  function grow(more, since) {
+    const isLast = cursor >= total;
+    const keepsUp = high >= total;
+    const atEnd = list.scrollTop + list.clientHeight > list.scrollHeight - 40;
+    const before = events.t.length;
+    const cut = (times) => { const at = times.findIndex((t) => t >= since); return at < 0 ? times.length : at; };
+    const kept = cut(events.t);
+    for (const column of ["t", "level", "name", "text"]) events[column].length = kept;
+    more.events.t.forEach((t, at) => {
+      const name = more.names[more.events.name[at]];
+      let number = data.names.indexOf(name);
+      if (number < 0) number = data.names.push(name) - 1;
+      events.t.push(t); events.level.push(more.events.level[at]); events.name.push(number); events.text.push(more.events.text[at]);
+    });
+    sought = sought.slice(0, kept);
+    for (let at = kept; at < events.t.length; at += 1) sought.push(soughtOf(at));
+    changes.splice(cut(changes), Infinity, ...more.changes);
+    data.metrics.forEach((metric) => {
+      const fresh = more.metrics.find((one) => one.name === metric.name);
+      const from = cut(metric.t);
+      metric.t = [...metric.t.slice(0, from), ...(fresh ? fresh.t : [])];
+      metric.v = [...metric.v.slice(0, from), ...(fresh ? fresh.v : [])];
+    });
+    Object.assign(data, { status: more.status, updated: more.updated, open: more.open, more_events: more.more_events, to: more.to });
+    total = Math.max(1, more.to - data.from);
+    if (keepsUp) high = total;
+    if (isLast) cursor = total;
+    draw();
+    filter();
+    if (atEnd && events.t.length !== before) list.scrollTop = list.scrollHeight;
+    // The moment is told again when it is the newest one and nobody reads in it.
+    const isRead = panel.matches(":hover, :focus-within, :has(details[open])") || panel.contains(getSelection().anchorNode);
+    if (isLast && !isRead) look(true);
+  }
 
   // --- links into the source -----------------------------------------------------------------------------------------
   const links = document.getElementById("source-links");
@@ -363,5 +434,6 @@
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => location.reload());
   draw();
   if (address.searchParams.has("at")) look();
+  if (data.open) setTimeout(goOn, LIVE_MS);
   axis.dataset.ready = "";
 })();

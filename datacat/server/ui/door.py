@@ -81,12 +81,12 @@ class Door:
     def page_of(self, environ: Mapping[str, Any], told: Problem) -> Answer | None:
         """Return what a person sees of a problem; None for a program, which gets the problem document."""
         path = str(environ.get("PATH_INFO") or "/")
-        asks = environ.get("REQUEST_METHOD") in ("GET", "POST") and "text/html" in str(environ.get("HTTP_ACCEPT", ""))
-        if not asks or path.startswith("/api/"):
-            return None
         if environ.get("HTTP_HX_REQUEST"):
             # A part of a page that is open: the page is loaded again, and asks for the key.
             return Answer(401, b"", {**told.headers, "HX-Refresh": "true"}) if told.status == 401 else None
+        asks = environ.get("REQUEST_METHOD") in ("GET", "POST") and "text/html" in str(environ.get("HTTP_ACCEPT", ""))
+        if not asks or path.startswith("/api/"):
+            return None
         if told.status == HTTPStatus.UNAUTHORIZED:
             return self._lead_in(environ, path)
         answer = self._templates.page(

@@ -16,6 +16,8 @@ _BUCKETS = {"24h": "1h", "7d": "6h", "30d": "1d", "90d": "7d"}
 SORTS = (("-count", "most often"), ("-last_seen_at", "last seen"), ("-first_seen_at", "newest"))
 GROUPS = 60
 SESSIONS = 20
+SUSPECTS = 12
+SUSPECT_SPAN = "90d"
 
 
 def groups(asker: Asker, kind: str, span: str, sort: str, product: str) -> list[dict[str, Any]]:
@@ -52,6 +54,11 @@ def group(asker: Asker, store: Store, kind: str, signature: str) -> dict[str, An
         "hosts": asker.ask("values/{dim}", dim="hostname", limit=10, **asked),
         "stack": _stack(store, row["example_session"], kind),
     }
+
+
+def suspects(asker: Asker, signature: str) -> list[dict[str, Any]]:
+    """Return what sessions of the group have in common more often than sessions that went well."""
+    return asker.ask("suspects", from_=f"-{SUSPECT_SPAN}", signature=signature, limit=SUSPECTS)
 
 
 def _stack(store: Store, session_id: str, kind: str) -> dict[str, Any] | None:

@@ -16,7 +16,7 @@ from datacat.server.query.shape import Result
 from datacat.server.query.table import TABLE
 from datacat.server.router import Answer, Request
 from datacat.server.ui.assets import Assets
-from datacat.server.ui.words import FILTERS, written
+from datacat.server.ui.words import FILTERS, measured, written
 
 PLACES = (
     ("/", "Overview"),
@@ -52,7 +52,9 @@ class Templates:
             auto_reload=False,
         )
         self._environment.filters.update(FILTERS)
-        self._environment.globals.update(asset=assets.address, release=__version__, places=PLACES, written=written)
+        self._environment.globals.update(
+            asset=assets.address, release=__version__, places=PLACES, written=written, measured=measured
+        )
 
     def page(self, template: str, place: str, token: str = "", **values: Any) -> Answer:
         """Return a whole page; place is the path of the menu's entry that it belongs to.

@@ -1,7 +1,7 @@
 """Machines with their daemons, and the health of datacat itself."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from datacat.server.leases import Leases
 from datacat.server.ui.frame import Asker
@@ -20,11 +20,40 @@ CHARTS = (
 """Charts of the page: measure, name, how its last value is written."""
 
 
+class Run(NamedTuple):
+    """A job of the server: how often it runs, how long ago it ended, how often it failed."""
+
+    name: str
+    interval_s: float
+    ended_ago_s: float
+    failures: int
+
+    @property
+    def is_late(self) -> bool:
+        """Whether it has missed so many turns that something holds it."""
+        return self.ended_ago_s > max(3 * self.interval_s, 60.0)
+
+    @property
+    def next_in_s(self) -> float:
+        """When its next turn is."""
+        return max(0.0, self.interval_s - self.ended_ago_s)
+
+
+class Upkeep(NamedTuple):
+    """What keeps the server well: its jobs, and the watchdog (limit_s 0: nobody watches)."""
+
+    jobs: Sequence[Run]
+    watchdog_limit_s: float
+    watchdog_is_good: bool
+
+
 def machines(asker: Asker, leases: Leases, lease_s: float) -> list[dict[str, Any]]:
     """Return the machines that were heard of in 30 days, the newest first, each with its daemons."""
     rows = asker.ask("summary", from_="-30d", by="machine,hostname", sort="-last_seen_at", limit=MACHINES)
     daemons: dict[str, list[dict[str, Any]]] = {}
     for daemon in leases.rows(asker.now_us, lease_s):
+        if asker.products:
+            daemon["sessions"] = None  # those of other products are not told, not even how many there are
         daemons.setdefault(daemon["machine_id"] or "", []).append(daemon)
     return [{**row, "daemons": daemons.get(row["machine"], [])} for row in rows]
 

@@ -47,10 +47,26 @@ def facts(head: Head) -> list[tuple[str, str, str]]:
     return [row for row in rows if row[1]]
 
 
-def ledger(head: Head) -> list[tuple[str, int]]:
-    """Return what was recorded and what was lost on the way, by reason."""
-    counts = [(name, head.counts.get(name, 0)) for name in ("events", "errors", "metrics", "states")]
-    return counts + [(f"dropped: {reason.replace('_', ' ')}", lost) for reason, lost in sorted(head.dropped.items())]
+_LEDGER = (
+    ("written", "records that the app and its daemon wrote"),
+    ("acknowledged", "of those, stored here"),
+    ("waiting", "not sent yet when the newest batch was"),
+    ("shipped", "lines on the wire: repeated metrics and states travel folded"),
+    ("events", ""),
+    ("errors", "events of level error and above"),
+    ("metrics", ""),
+    ("states", "changes of the state"),
+)
+
+
+def ledger(head: Head) -> list[tuple[str, int, str, bool]]:
+    """Return what was recorded, and what was lost by reason: (name, how many, what that is, whether it is a loss)."""
+    counts = dict(public(head)["counts"])
+    counts["waiting"] = counts["written"] - counts["acknowledged"]
+    rows = [(name, counts[name], what, False) for name, what in _LEDGER]
+    rows.append(("gaps", counts["gaps"], f"{counts['lost_bytes']} bytes are missing", bool(counts["gaps"])))
+    drops = sorted(counts["dropped"].items())
+    return rows + [(f"dropped: {reason.replace('_', ' ')}", lost, "", True) for reason, lost in drops]
 
 
 def stacks(store: Store, head: Head) -> list[dict[str, Any]]:
@@ -119,15 +135,18 @@ def _list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
-def timeline(store: Store, head: Head, now_us: int) -> dict[str, Any]:
-    """Return everything that the time axis shows, as columns. Times are us since `from`."""
+def timeline(store: Store, head: Head, now_us: int, since_us: int = 0) -> dict[str, Any]:
+    """Return everything that the time axis shows, as columns. Times are us since `from`.
+
+    since_us: only records from then on, for a page that has those before.
+    """
     start, stop = head.created_at, head.ended_at or max(now_us, head.updated_at)
     events: dict[str, list[Any]] = {"t": [], "level": [], "name": [], "text": []}
     names: dict[str, int] = {}
     changes: list[int] = []
     metrics: dict[str, dict[str, Any]] = {}
     kept = 0
-    for row in _records(store, head):
+    for row in _records(store, head, since_us):
         record, t = row.record, row.position[0] - start
         kind = record["k"]
         if kind == "event":
@@ -161,14 +180,16 @@ def timeline(store: Store, head: Head, now_us: int) -> dict[str, Any]:
         "changes": changes,
         "metrics": charts[:MAX_CHARTS],
         "hidden_metrics": max(0, len(charts) - MAX_CHARTS),
-        "more_events": max(0, head.counts.get("events", 0) - len(events["t"])),
+        "more_events": max(0, head.counts.get("events", 0) - MAX_EVENTS),
     }
 
 
-def _records(store: Store, head: Head) -> Iterator[Any]:
+def _records(store: Store, head: Head, since_us: int) -> Iterator[Any]:
     kinds = ("event", "metric", *views.STATE_KINDS)
-    whole = head.counts.get("events", 0)
-    if whole <= MAX_EVENTS:
+    if since_us:
+        yield from store.records(head.id, RecordQuery(kinds, from_us=since_us))
+        return
+    if head.counts.get("events", 0) <= MAX_EVENTS:
         yield from store.records(head.id, RecordQuery(kinds))
         return
     newest = list(store.records(head.id, RecordQuery(("event",), newest_first=True, limit=MAX_EVENTS)))

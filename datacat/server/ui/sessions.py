@@ -125,7 +125,7 @@ def chart(asker: Asker, request: Request) -> dict[str, Any]:
 
 def live_link(request: Request, rows: list[dict[str, Any]], now_us: int) -> str:
     """Return the address that tells how these sessions go on, and what began after the newest of them."""
-    newest_us = max((times.to_us(row["started_at"]) for row in rows), default=now_us)
+    newest_us = max((times.to_us(row["started_at"]) for row in rows), default=0)
     shown = ",".join(row["id"] for row in rows)
     return link(request, newest=str(newest_us), shown=shown).replace("/sessions?", "/sessions/live?", 1)
 

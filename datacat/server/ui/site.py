@@ -5,6 +5,7 @@ from typing import Any
 
 from datacat.errors import NotFound, WireError
 from datacat.server import filters, views
+from datacat.server.alerting import Alerts
 from datacat.server.audit import Audit
 from datacat.server.config import Live
 from datacat.server.gate import Gate
@@ -31,13 +32,16 @@ class Site:
     """The handlers. Any thread."""
 
     def __init__(
-        self, ground: Ground, clock_us: Callable[[], int], *, leases: Leases, live: Live, doors: Gate, audit: Audit
-    ) -> None:
+        self, ground: Ground, clock_us: Callable[[], int], *, leases: Leases, live: Live, doors: Gate,
+        audit: Audit, alerts: Alerts | None = None, upkeep: Callable[[], operation.Upkeep] | None = None,
+    ) -> None:  # fmt: skip
         self._ground = ground
         self._clock_us = clock_us
         self._leases = leases
         self._live = live
         self._ring = doors.ring
+        self._alerts = alerts
+        self._upkeep = upkeep
         self._assets = Assets()
         self._templates = Templates(self._assets)
         self._door = Door(self._templates, doors, audit)
@@ -54,12 +58,13 @@ class Site:
             Route("GET", "/sessions/live", self.sessions_live, "read", (*sessions.PARAMETERS, "newest", "shown")),
             Route("GET", "/sessions/{id}", self.session, "read", ("at", "from", "to")),
             Route("GET", "/sessions/{id}/headline", self.headline, "read"),
-            Route("GET", "/sessions/{id}/timeline", self.timeline, "read"),
+            Route("GET", "/sessions/{id}/timeline", self.timeline, "read", ("since", "seen")),
             Route("GET", "/sessions/{id}/moment", self.moment, "read", ("at", "since")),
             Route("GET", "/crashes", self.crashes, "read", _GROUPS),
             Route("GET", "/hangs", self.hangs, "read", _GROUPS),
             Route("GET", "/crashes/{signature}", self.crash_group, "read"),
             Route("GET", "/hangs/{signature}", self.hang_group, "read"),
+            Route("GET", "/groups/{signature}/suspects", self.suspects, "read"),
             Route("GET", "/releases", self.releases, "read", ("product", "span", "compare")),
             Route("GET", "/machines", self.machines, "read"),
             Route("GET", "/service", self.service, "read"),
@@ -155,8 +160,16 @@ class Site:
         return self._templates.part("session_headline.html", **_headline(self._head(request), self._clock_us()))
 
     def timeline(self, request: Request) -> Answer:
-        """GET /sessions/{id}/timeline: the columns that the time axis is drawn from."""
-        return as_json(session.timeline(self._ground.store, self._head(request), self._clock_us()))
+        """GET /sessions/{id}/timeline: the columns that the time axis is drawn from.
+
+        since (Unix us) asks for what came from then on, seen tells what update of the session is known: 204 when it is
+        still the newest.
+        """
+        head, seen = self._head(request), filters.count_of(request, "seen", 0, 0, MAX_T_US)
+        if seen and head.updated_at == seen:
+            return Answer(204)
+        since_us = filters.count_of(request, "since", 0, 0, MAX_T_US)
+        return as_json(session.timeline(self._ground.store, head, self._clock_us(), since_us))
 
     def moment(self, request: Request) -> Answer:
         """GET /sessions/{id}/moment?at=&since=: state, events and metrics at one time (Unix us)."""
@@ -211,9 +224,12 @@ class Site:
         found = failures.group(asks, self._ground.store, kind, releases.literal(request.path["signature"]))
         if found is None:
             raise Refusal(404, "there is no such group, or all its sessions have been deleted")
-        return self._templates.page(
-            "group.html", "/crashes", request.principal.token, kind=kind, group=found, suspects=[]
-        )
+        return self._templates.page("group.html", "/crashes", request.principal.token, kind=kind, group=found)
+
+    def suspects(self, request: Request) -> Answer:
+        """GET /groups/{signature}/suspects: what its sessions have in common; asked for after the page is there."""
+        asks = asker(self._ground, request, self._clock_us)
+        return self._templates.part("suspects.html", suspects=failures.suspects(asks, request.path["signature"]))
 
     def releases(self, request: Request) -> Answer:
         """GET /releases: the versions of a product side by side."""
@@ -246,6 +262,8 @@ class Site:
         return self._templates.page(
             "service.html", "/service", request.principal.token, pulse=operation.pulse(asks),
             store=self._ground.store.stats(),
+            alerts=self._alerts.told(request.principal.products) if self._alerts else None,
+            upkeep=self._upkeep() if self._upkeep else None, role=request.principal.role,
             retention_days=self._live.now.retention_days, keys=self._ring.keys if may_manage else None,
         )  # fmt: skip
 

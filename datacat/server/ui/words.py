@@ -144,6 +144,15 @@ def _hangs(head: Head, hangs_now: bool) -> str:
     return f"; hung {often} for {duration(head.hang_seconds)} before"
 
 
+def measured(value: float, unit: str | None) -> str:
+    """Return a metric's value with its unit (UCUM, as OpenTelemetry writes units) as people read it."""
+    if unit == "By":
+        return str(size(round(value)))
+    if unit == "s":
+        return duration(value) if value >= 0 else f"{value:g} s"
+    return f"{count(value)} {unit}" if unit and unit != "1" and not unit.startswith("{") else count(value)
+
+
 def written(value: float | None, form: str) -> str:
     """Return a number in the form that is named: percent, duration, bytes or count."""
     if value is None:

@@ -113,7 +113,9 @@ class Browser:
 
     def run(self, script):
         """Return the value of an expression in the page; a promise is waited for. Raises: Failed."""
-        told = self.call("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True, replMode=True)
+        # Names of one script must not be in the way of the next one.
+        script = f"{{{script}}}" if script.startswith("const ") else script
+        told = self.call("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True, userGesture=True)
         if "exceptionDetails" in told:
             details = told["exceptionDetails"]
             raise Failed(details.get("exception", {}).get("description") or details["text"])

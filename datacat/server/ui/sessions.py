@@ -123,7 +123,7 @@ def chart(asker: Asker, request: Request) -> dict[str, Any]:
     return {"series": series, "interval_s": result.meta["interval_ms"] / _MS, "left_out": left_out}
 
 
-def live_link(request: Request, rows: list[dict[str, Any]], now_us: int) -> str:
+def live_link(request: Request, rows: list[dict[str, Any]]) -> str:
     """Return the address that tells how these sessions go on, and what began after the newest of them."""
     newest_us = max((times.to_us(row["started_at"]) for row in rows), default=0)
     shown = ",".join(row["id"] for row in rows)

@@ -117,7 +117,7 @@ class Site:
             chart=chart,
             points=list(zip(*chart["series"], strict=True)),
             base=sessions.link(request),
-            live=sessions.live_link(request, found.rows, asks.now_us),
+            live=sessions.live_link(request, found.rows),
             truncated=found.meta.get("truncated", False),
             rows=[sessions.shown_row(row) for row in found.rows],
             headings=sessions.headings(request),

@@ -349,7 +349,7 @@ def test_what_an_app_calls_itself_is_text(browser, place):
         assert browser.errors == [], path
     browser.go(f"{place.url}/sessions/{session_id}")
     browser.click("#events .row")
-    browser.until("document.querySelector('#event-detail h3')")
+    browser.until("document.querySelector('#event-detail h3') !== null")
     assert browser.run("document.querySelector('#event-detail h3').textContent") == EVIL
     assert EVIL in browser.run("document.querySelector('h1').textContent")
     assert violations(browser) == []
@@ -364,7 +364,7 @@ def test_an_open_session_goes_on_without_moving_what_one_reads(browser, able, tm
     try:
         session_id = app.stdout.readline().strip()
         browser.go(f"{box.url}/sessions")
-        browser.until("document.querySelector('#news a, tbody[data-rows] a')", "the new session is told")
+        browser.until("document.querySelector('#news a, tbody[data-rows] a') !== null", "the new session is told")
         browser.go(f"{box.url}/sessions")
         assert browser.run("document.querySelector('tbody[data-rows] .status').textContent") == "active"
         list_is = browser.run("document.querySelector('tbody[data-rows] a').pathname")

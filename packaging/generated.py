@@ -64,16 +64,15 @@ def config_file() -> str:
         if setting.name == "config":  # a file does not name another one
             continue
         about = textwrap.wrap(f"{setting.about} Value: {setting.allowed}.", 116)
-        parts.append(
-            "\n".join(["", *(f"# {line}" for line in about), f"#{setting.name} = {_toml(setting.default)}", ""])
-        )
+        parts.append("\n".join(["", *(f"# {line}" for line in about), f"#{setting.name} = {_toml(setting)}", ""]))
     return "".join(parts)
 
 
-def _toml(value: object) -> str:
-    if isinstance(value, tuple):
-        return json.dumps(list(value))
-    return json.dumps(value)  # texts, numbers and switches are written as in JSON
+def _toml(setting: Any) -> str:
+    """Return a default as the file says it; all defaults but tables are written as in JSON."""
+    if isinstance(setting.default, tuple):
+        return "{}" if "a table" in setting.allowed else json.dumps(list(setting.default))
+    return json.dumps(setting.default)
 
 
 def roff(text: str) -> str:

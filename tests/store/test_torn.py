@@ -2,6 +2,7 @@
 
 import random
 import shutil
+import sys
 
 import pytest
 from storing import put, sid
@@ -72,6 +73,9 @@ def cut_and_look(torn, offsets):
         assert store.stats()["sessions"] == 7
         store.close()
         looked += 1
+        if looked % 4096 == 0:
+            sys.stdout.write(f"{looked} cuts\n")
+            sys.stdout.flush()
     assert not (root / "quarantine").exists()
     return looked
 

@@ -1,6 +1,5 @@
 """A server process with the made-up fleet in its store, and the addresses of its pages."""
 
-import shutil
 import subprocess
 import sys
 import time
@@ -29,6 +28,7 @@ class Place:
 
     def __init__(self, folder, fill=None):
         self.folder = folder
+        folder.mkdir(exist_ok=True)
         self.fleet = None
         self._fill = fill
         self.process = None
@@ -96,8 +96,3 @@ class Place:
             "machines": "/machines",
             "service": "/service",
         }
-
-
-def clear(folder):
-    """Remove what a place left."""
-    shutil.rmtree(folder, ignore_errors=True)

@@ -122,6 +122,20 @@ def hang_groups(asked: Asked, ground: Ground) -> Result:
     return Result(HANGS, ordered(rows, HANGS, asked["sort"], ("product", "signature"))[: asked["limit"]])
 
 
+def over_time(asked: Asked, ground: Ground, *, hangs: bool, parts: int) -> dict[str, list[int]]:
+    """Return for each group how often it happened in each of so many equal parts of the span."""
+    fleet, (start, stop) = ground.store.fleet, asked.span
+    with fleet.reading() as shelves:
+        mine = {key: shelf for key, shelf in shelves.items() if asked.sees_product(key[0])}
+        groups = _grouped(_hangs_of(fleet, mine, asked.now_us) if hangs else crashes_of(fleet, mine), asked)
+    found = {}
+    for signature, group in groups.items():
+        counts = found[signature] = [0] * parts
+        for failure in group.inside:
+            counts[(failure.t - start) * parts // (stop - start)] += 1
+    return found
+
+
 def crashes_of(fleet: Fleet, shelves: Shelves) -> Iterator[Failure]:
     """Yield every crash of some shelves; the caller holds the fleet."""
     for shelf in shelves.values():

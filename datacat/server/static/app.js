@@ -8,13 +8,15 @@
   });
   const clock = new Intl.DateTimeFormat(undefined, { hour: "2-digit", minute: "2-digit", second: "2-digit", hourCycle: "h23" });
 
+  const forms = { clock, date: new Intl.DateTimeFormat(undefined, { year: "numeric", month: "2-digit", day: "2-digit" }) };
+
   /** Show each <time datetime> in the reader's zone; the title keeps UTC. */
   function localTimes(root) {
     for (const node of root.querySelectorAll("time[datetime]:not([data-local])")) {
       const when = new Date(node.dateTime);
       if (Number.isNaN(when.getTime())) continue;
       node.title = `${node.dateTime.replace("T", " ").replace("Z", "")} UTC`;
-      node.textContent = node.dataset.form === "clock" ? clock.format(when) : format.format(when);
+      node.textContent = (forms[node.dataset.form] || format).format(when);
       node.dataset.local = "";
     }
   }

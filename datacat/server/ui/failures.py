@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from datacat.errors import Deleted, NotFound
+from datacat.server.query.crashes import over_time
 from datacat.server.ui import session
 from datacat.server.ui.frame import Asker
 from datacat.store import Store
@@ -12,7 +13,8 @@ KINDS = {"crashes": "crashes", "hangs": "hangs/groups"}
 """The two pages and the queries that they show."""
 SPANS = (("24h", "24 hours"), ("7d", "7 days"), ("30d", "30 days"), ("90d", "90 days"))
 DEFAULT_SPAN = "30d"
-_BUCKETS = {"24h": "1h", "7d": "6h", "30d": "1d", "90d": "7d"}
+PARTS, WEEKS = 30, 13
+"""Bars of a chart in the list, and on the page of one group, which shows 91 days."""
 SORTS = (("-count", "most often"), ("-last_seen_at", "last seen"), ("-first_seen_at", "newest"))
 GROUPS = 60
 SESSIONS = 20
@@ -22,19 +24,16 @@ SUSPECT_SPAN = "90d"
 
 def groups(asker: Asker, kind: str, span: str, sort: str, product: str) -> list[dict[str, Any]]:
     """Return the groups of a span, each with a small chart of when it happened."""
-    found = asker.ask(KINDS[kind], from_=f"-{span}", sort=sort, product=product, limit=GROUPS)
-    return [{**row, "chart": chart(asker, kind, row, span)} for row in found]
+    asked = {"from": f"-{span}", "sort": sort, "product": product, "limit": GROUPS}
+    found = asker.result(KINDS[kind], asked).rows
+    charts = chart(asker, kind, asked, PARTS)
+    return [{**row, "chart": charts[row["signature"]]} for row in found]
 
 
-def chart(asker: Asker, kind: str, row: Mapping[str, Any], span: str) -> list[tuple[int, int]]:
-    """Return (how often, how often) for each bucket: in the small chart every bar is one of failures."""
-    asked = {"from_": f"-{span}", "interval": _BUCKETS[span], "signature": row["signature"]}
-    if kind == "hangs":
-        points = [point["count"] for point in asker.ask("hangs/timeseries", measures="count", **asked)]
-    else:
-        series = asker.ask("sessions/timeseries", measures="crashed", attribute="event", **asked)
-        points = [point["crashed"] for point in series]
-    return [(count, count) for count in points]
+def chart(asker: Asker, kind: str, asked: Mapping[str, Any], parts: int) -> dict[str, list[tuple[int, int]]]:
+    """Return for each group (how often, how often) by part of the span: every bar of its chart is one of failures."""
+    counts = over_time(asker.read(KINDS[kind], asked), asker.ground, hangs=kind == "hangs", parts=parts)
+    return {signature: [(count, count) for count in times] for signature, times in counts.items()}
 
 
 def group(asker: Asker, store: Store, kind: str, signature: str) -> dict[str, Any] | None:
@@ -48,7 +47,7 @@ def group(asker: Asker, store: Store, kind: str, signature: str) -> dict[str, An
     versions = asker.ask("summary", by="version", sort="-first_seen_at", limit=50, **asked)
     return {
         **row,
-        "chart": chart(asker, kind, row, "90d"),
+        "chart": chart(asker, kind, {"from": "-91d", "signature": signature}, WEEKS).get(row["signature"], []),
         "newest": sessions,
         "by_version": versions,
         "hosts": asker.ask("values/{dim}", dim="hostname", limit=10, **asked),

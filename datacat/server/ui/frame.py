@@ -86,15 +86,20 @@ class Asker:
 
     def result(self, path: str, parameters: Mapping[str, object]) -> Result:
         """Return rows, cursor and meta of an endpoint."""
-        endpoint = _ENDPOINTS[path]
+        try:
+            return _ENDPOINTS[path].answer(self.read(path, parameters), self.ground)
+        except WireError as error:  # a cursor that is not one of ours
+            raise Refusal(400, error.message, hint=error.hint) from error
+
+    def read(self, path: str, parameters: Mapping[str, object]) -> asked.Asked:
+        """Return the question to an endpoint, checked. Raises: Refusal 400."""
         query = {
             name.rstrip("_"): value if isinstance(value, list) else [str(value)]
             for name, value in parameters.items()
             if value not in ("", None, [])
         }
         try:
-            question = asked.read(endpoint, query, self.now_us, self.products)
-            return endpoint.answer(question, self.ground)
+            return asked.read(_ENDPOINTS[path], query, self.now_us, self.products)
         except WireError as error:
             raise Refusal(400, error.message, hint=error.hint) from error
 

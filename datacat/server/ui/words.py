@@ -144,8 +144,10 @@ def _hangs(head: Head, hangs_now: bool) -> str:
     return f"; hung {often} for {duration(head.hang_seconds)} before"
 
 
-def measured(value: float, unit: str | None) -> str:
+def measured(value: float | None, unit: str | None) -> str:
     """Return a metric's value with its unit (UCUM, as OpenTelemetry writes units) as people read it."""
+    if value is None:
+        return NOTHING
     if unit == "By":
         return str(size(round(value)))
     if unit == "s":

@@ -11,6 +11,7 @@ the page.
 import argparse
 import gc
 import json
+import re
 import statistics
 import subprocess
 import sys
@@ -33,6 +34,7 @@ from datacat.server.gate import gate
 from datacat.server.keys import Ring
 from datacat.server.leases import Leases
 from datacat.server.own import OwnStream
+from datacat.server.pulse import Pulse
 from datacat.server.rates import Rates
 from datacat.server.service import site
 
@@ -56,8 +58,9 @@ def pages_of(client):
     crash = rows("crashes?from=-30d&sort=-count&limit=1")[0]
     session = f"/sessions/{crash['example_session']}"
     first, second = (row["version"] for row in rows("summary?from=-30d&by=version&product=editor&limit=2"))
+    live = re.search(r'hx-get="(/sessions/live[^"]+)"', client.get("/sessions").body.decode())[1].replace("&amp;", "&")
     return {
-        "overview": "/", "overview: now": "/overview/now", "sessions": "/sessions",
+        "sessions: live": live, "overview": "/", "overview: now": "/overview/now", "sessions": "/sessions",
         "sessions of a version": f"/sessions?product=editor&version={quote(first)}&status=crashed",
         "session": session, "session: axis": f"{session}/timeline", "session: moment": f"{session}/moment",
         "crashes": "/crashes", "crash group": f"/crashes/{crash['signature']}", "hangs": "/hangs",
@@ -74,7 +77,8 @@ def rendered(sessions, rounds):
         print(f"made {sessions} sessions in {time.perf_counter() - began:.0f} s", file=sys.stderr)
         own, live = OwnStream(store, "bench"), Live(Config())
         doors = gate(live, Ring(None), Rates(), own.clock_us)
-        client = Client(site(live, own, Leases(), lambda: False, doors, Audit(None, own.clock_us)))
+        pulse = Pulse(store, own.clock_us, lambda: None, lambda: 0)
+        client = Client(site(live, own, Leases(), lambda: False, doors, Audit(None, own.clock_us), pulse))
         gc.collect()
         found = {}
         for name, path in pages_of(client).items():

@@ -134,7 +134,8 @@ def passes(asked: Asked, head: Head) -> bool:
 def has_signature(head: Head, wanted: Filter) -> bool:
     """Return whether the session's crash, or one of its hangs, is of a group that is wanted."""
     own = [head.crash.signature] if head.status == "crashed" and head.crash else []
-    own += [hang.signature for hang in head.hangs if hang.signature]
+    if head.hang_count:
+        own += [hang.signature for hang in head.hangs if hang.signature]
     return any(map(wanted.passes, own))
 
 

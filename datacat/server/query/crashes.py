@@ -46,7 +46,7 @@ HANGS = (
 
 
 class Failure(NamedTuple):
-    """One crash or hang; session is its head, seconds how long a hang took."""
+    """One crash or hang; head is its session's, or what Fleet.glance shows of it, seconds how long a hang took."""
 
     t: int
     head: Head
@@ -82,73 +82,53 @@ class _Group:
 
 def crashes(asked: Asked, ground: Ground) -> Result:
     """Answer /api/query/crashes: a row for each group that had a crash in the span."""
-    return Result(CRASHES, crash_groups(asked, ground.store.fleet, ground))
-
-
-def crash_groups(asked: Asked, fleet: Fleet, ground: Ground) -> list[Row]:
-    """Return the rows of the crash groups that had a crash in the span, in the order asked for."""
-    with fleet.reading() as shelves:
-        mine = {key: shelf for key, shelf in shelves.items() if asked.sees_product(key[0])}
-        groups = _grouped(crashes_of(fleet, mine), asked)
-        sizes = _sizes(mine)
-        rows = [
-            {
-                **_row(signature, group, sizes, asked, f"{ground.public_url}/crashes/{signature}"),
-                "type": group.last.type,
-            }
-            for signature, group in groups.items()
-        ]
-    return ordered(rows, CRASHES, asked["sort"], ("product", "signature"))[: asked["limit"]]
+    return Result(CRASHES, listed(asked, ground, hangs=False)[0])
 
 
 def hang_groups(asked: Asked, ground: Ground) -> Result:
     """Answer /api/query/hangs/groups: a row for each group of hangs with known stacks that had one in the span."""
+    return Result(HANGS, listed(asked, ground, hangs=True)[0])
+
+
+def listed(asked: Asked, ground: Ground, *, hangs: bool) -> tuple[list[Row], dict[str, list[Failure]]]:
+    """Return the rows of groups in the order asked for, and for each group its failures in the span, oldest first."""
     fleet = ground.store.fleet
     with fleet.reading() as shelves:
         mine = {key: shelf for key, shelf in shelves.items() if asked.sees_product(key[0])}
-        groups = _grouped(_hangs_of(fleet, mine, asked.now_us), asked)
-        sizes = _sizes(mine)
-        rows = []
-        for signature, group in groups.items():
-            seconds = sorted(failure.seconds for failure in group.inside)
-            rows.append(
-                {
-                    **_row(signature, group, sizes, asked, f"{ground.public_url}/hangs/{signature}"),
-                    "seconds": sum(seconds),
-                    "seconds_p50": quantile(seconds, 0.5),
-                    "recovered": sum(failure.outcome == "recovered" for failure in group.inside),
-                }
-            )
-    return Result(HANGS, ordered(rows, HANGS, asked["sort"], ("product", "signature"))[: asked["limit"]])
-
-
-def over_time(asked: Asked, ground: Ground, *, hangs: bool, parts: int) -> dict[str, list[int]]:
-    """Return for each group how often it happened in each of so many equal parts of the span."""
-    fleet, (start, stop) = ground.store.fleet, asked.span
-    with fleet.reading() as shelves:
-        mine = {key: shelf for key, shelf in shelves.items() if asked.sees_product(key[0])}
         groups = _grouped(_hangs_of(fleet, mine, asked.now_us) if hangs else crashes_of(fleet, mine), asked)
-    found = {}
+        sizes = _sizes(mine)
+    rows = []
     for signature, group in groups.items():
-        counts = found[signature] = [0] * parts
-        for failure in group.inside:
-            counts[(failure.t - start) * parts // (stop - start)] += 1
-    return found
+        path = "hangs" if hangs else "crashes"
+        row = _row(signature, group, sizes, asked, f"{ground.public_url}/{path}/{signature}")
+        rows.append({**row, **(_of_hangs(group) if hangs else {"type": group.last.type})})
+    page = ordered(rows, HANGS if hangs else CRASHES, asked["sort"], ("product", "signature"))[: asked["limit"]]
+    return page, {row["signature"]: groups[row["signature"]].inside for row in page}
+
+
+def _of_hangs(group: _Group) -> Row:
+    seconds = sorted(failure.seconds for failure in group.inside)
+    return {
+        "seconds": sum(seconds),
+        "seconds_p50": quantile(seconds, 0.5),
+        "recovered": sum(failure.outcome == "recovered" for failure in group.inside),
+    }
 
 
 def crashes_of(fleet: Fleet, shelves: Shelves) -> Iterator[Failure]:
     """Yield every crash of some shelves; the caller holds the fleet."""
     for shelf in shelves.values():
         for row in shelf.crashed:
-            head = fleet.lookup(row.id)
-            if head is not None and head.crash is not None:
-                yield Failure(row.end, head, head.crash.signature, head.crash.title, head.crash.type)
+            head = fleet.glance(row.id)
+            crash = head.crash if head is not None else None
+            if head is not None and crash is not None:
+                yield Failure(row.end, head, crash.signature, crash.title, crash.type)
 
 
 def _hangs_of(fleet: Fleet, shelves: Shelves, now_us: int) -> Iterator[Failure]:
     for shelf in shelves.values():
         for session_id in {row.id for row in shelf.hangs}:
-            head = fleet.lookup(session_id)
+            head = fleet.glance(session_id)
             for hang in head.hangs if head else ():
                 if head is not None and hang.signature and hang.title:
                     seconds = max(0, (hang.end_us or now_us) - hang.start_us) / US

@@ -1,6 +1,6 @@
 """Release health of a span in one row, or one for each group: counts, rates, adoption, hangs, durations."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from datacat.server.query.asked import Asked
@@ -189,9 +189,16 @@ class _Table:
 
 def summary(asked: Asked, ground: Ground) -> Result:
     """Answer /api/query/summary: one row, or one for each group; only groups that are shown are computed whole."""
+    return chosen(asked, ground, ())
+
+
+def chosen(asked: Asked, ground: Ground, names: Sequence[str]) -> Result:
+    """Return the same with these columns alone, beside the dimensions; and the one to sort by; (): all."""
     by = asked["by"]
     fleet = ground.store.fleet
-    columns = [*dimensions(by), *SUMMARY, *(_COMPARED if asked["compare"] else ())]
+    wanted = {*names, asked["sort"].removeprefix("-")} if names else {column.name for column in SUMMARY}
+    measured = [column for column in SUMMARY if column.name in wanted]
+    columns = [*dimensions(by), *measured, *(_COMPARED if asked["compare"] else ())]
     with fleet.reading() as shelves:
         now = _Table(asked, cohorts(asked, fleet, shelves, asked.span), asked.span)
         before = None

@@ -1,13 +1,17 @@
 """Crashes and hangs in groups: what fails, since which version, on how many machines, and what they have in common."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 from datacat.errors import Deleted, NotFound
-from datacat.server.query.crashes import over_time
+from datacat.server.query.crashes import Failure, listed
+from datacat.server.query.ordering import newest_version
+from datacat.server.query.spans import US, Span
 from datacat.server.ui import session
 from datacat.server.ui.frame import Asker
-from datacat.store import Store
+from datacat.store import Head, Store
+from datacat.wire.times import rfc3339
 
 KINDS = {"crashes": "crashes", "hangs": "hangs/groups"}
 """The two pages and the queries that they show."""
@@ -18,6 +22,8 @@ PARTS, WEEKS = 30, 13
 SORTS = (("-count", "most often"), ("-last_seen_at", "last seen"), ("-first_seen_at", "newest"))
 GROUPS = 60
 SESSIONS = 20
+HOSTS = 10
+_WEEK_US = 7 * 86_400 * US
 SUSPECTS = 12
 SUSPECT_SPAN = "90d"
 
@@ -25,33 +31,56 @@ SUSPECT_SPAN = "90d"
 def groups(asker: Asker, kind: str, span: str, sort: str, product: str) -> list[dict[str, Any]]:
     """Return the groups of a span, each with a small chart of when it happened."""
     asked = {"from": f"-{span}", "sort": sort, "product": product, "limit": GROUPS}
-    found = asker.result(KINDS[kind], asked).rows
-    charts = chart(asker, kind, asked, PARTS)
-    return [{**row, "chart": charts[row["signature"]]} for row in found]
+    question = asker.read(KINDS[kind], asked)
+    found, failed = listed(question, asker.ground, hangs=kind == "hangs")
+    return [{**row, "chart": chart(failed[row["signature"]], question.span, PARTS)} for row in found]
 
 
-def chart(asker: Asker, kind: str, asked: Mapping[str, Any], parts: int) -> dict[str, list[tuple[int, int]]]:
-    """Return for each group (how often, how often) by part of the span: every bar of its chart is one of failures."""
-    counts = over_time(asker.read(KINDS[kind], asked), asker.ground, hangs=kind == "hangs", parts=parts)
-    return {signature: [(count, count) for count in times] for signature, times in counts.items()}
+def chart(failed: Sequence[Failure], span: Span, parts: int) -> list[tuple[int, int]]:
+    """Return (how often, how often) for each part of the span: every bar of the small chart is one of failures."""
+    start, stop = span
+    counts = Counter((one.t - start) * parts // (stop - start) for one in failed if start <= one.t < stop)
+    return [(counts[part], counts[part]) for part in range(parts)]
 
 
 def group(asker: Asker, store: Store, kind: str, signature: str) -> dict[str, Any] | None:
     """Return one group with its newest sessions and an example's stack; None when there is no such group."""
-    asked = {"from_": "0", "signature": signature}
-    found = asker.ask(KINDS[kind], limit=1, **asked)
+    question = {"from": "0", "signature": signature}
+    found, members = listed(asker.read(KINDS[kind], question), asker.ground, hangs=kind == "hangs")
     if not found:
         return None
-    row = found[0]
-    sessions = asker.ask("sessions", sort="-started_at", limit=SESSIONS, **asked)
-    versions = asker.ask("summary", by="version", sort="-first_seen_at", limit=50, **asked)
+    row, failed = found[0], members[found[0]["signature"]]
+    last = {one.head.id: one for one in failed}  # of several hangs of a session the newest one
+    newest = sorted(last.values(), key=lambda one: -one.head.created_at)[:SESSIONS]
+    of_versions: dict[str, list[int]] = {}
+    for one in last.values():
+        of_versions.setdefault(one.head.version, []).append(one.t)
     return {
         **row,
-        "chart": chart(asker, kind, {"from": "-91d", "signature": signature}, WEEKS).get(row["signature"], []),
-        "newest": sessions,
-        "by_version": versions,
-        "hosts": asker.ask("values/{dim}", dim="hostname", limit=10, **asked),
+        "chart": chart(failed, Span(asker.now_us - WEEKS * _WEEK_US, asker.now_us + 1), WEEKS),
+        "newest": [_session(one.head, asker.now_us) for one in newest],
+        "by_version": [
+            {
+                "version": version,
+                "sessions": len(of_versions[version]),
+                "last_seen_at": rfc3339(max(of_versions[version])),
+            }
+            for version in newest_version(of_versions)
+        ],
+        "hosts": Counter(one.head.hostname or "unnamed" for one in last.values()).most_common(HOSTS),
         "stack": _stack(store, row["example_session"], kind),
+    }
+
+
+def _session(head: Head, now_us: int) -> dict[str, Any]:
+    lasted_us = max(0, (head.ended_at or now_us) - head.created_at)
+    return {
+        "id": head.id,
+        "status": head.status,
+        "version": head.version,
+        "hostname": head.hostname,
+        "started_at": rfc3339(head.created_at),
+        "duration_seconds": lasted_us / US,
     }
 
 

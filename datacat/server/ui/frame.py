@@ -1,6 +1,6 @@
 """What every page stands on: templates, the policy that browsers keep to, and questions to the query layer."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,10 +13,11 @@ from datacat.server.problems import Refusal
 from datacat.server.query import asked
 from datacat.server.query.ground import Ground
 from datacat.server.query.shape import Result
+from datacat.server.query.summary import chosen
 from datacat.server.query.table import TABLE
 from datacat.server.router import Answer, Request
 from datacat.server.ui.assets import Assets
-from datacat.server.ui.words import FILTERS, measured, written
+from datacat.server.ui.words import FILTERS, bars, measured, written
 
 PLACES = (
     ("/", "Overview"),
@@ -53,7 +54,7 @@ class Templates:
         )
         self._environment.filters.update(FILTERS)
         self._environment.globals.update(
-            asset=assets.address, release=__version__, places=PLACES, written=written, measured=measured
+            asset=assets.address, release=__version__, places=PLACES, written=written, bars=bars, measured=measured
         )
 
     def page(self, template: str, place: str, token: str = "", **values: Any) -> Answer:
@@ -83,6 +84,10 @@ class Asker:
         Raises: Refusal 400, as the API does.
         """
         return self.result(path, parameters).rows
+
+    def health(self, columns: Sequence[str], **parameters: object) -> list[dict[str, Any]]:
+        """Return the rows of the summary with these columns alone: each costs something. Raises: Refusal 400."""
+        return chosen(self.read("summary", parameters), self.ground, columns).rows
 
     def result(self, path: str, parameters: Mapping[str, object]) -> Result:
         """Return rows, cursor and meta of an endpoint."""

@@ -4,7 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from datacat.server.leases import Leases
+from datacat.server.query import machines as query
 from datacat.server.ui.frame import Asker
+from datacat.wire.times import rfc3339
 
 MACHINES = 200
 CHARTS = (
@@ -49,13 +51,21 @@ class Upkeep(NamedTuple):
 
 def machines(asker: Asker, leases: Leases, lease_s: float) -> list[dict[str, Any]]:
     """Return the machines that were heard of in 30 days, the newest first, each with its daemons."""
-    rows = asker.ask("summary", from_="-30d", by="machine,hostname", sort="-last_seen_at", limit=MACHINES)
+    rows = query.machines(asker.read("summary", {"from": "-30d"}), asker.ground, MACHINES)
     daemons: dict[str, list[dict[str, Any]]] = {}
     for daemon in leases.rows(asker.now_us, lease_s):
         if asker.products:
             daemon["sessions"] = None  # those of other products are not told, not even how many there are
         daemons.setdefault(daemon["machine_id"] or "", []).append(daemon)
-    return [{**row, "daemons": daemons.get(row["machine"], [])} for row in rows]
+    return [
+        {
+            **row._asdict(),
+            "last_seen_at": rfc3339(row.last_seen),
+            "crash_free_rate": 1 - row.crashed / row.started if row.started else None,
+            "daemons": daemons.get(row.machine, []),
+        }
+        for row in rows
+    ]
 
 
 def pulse(asker: Asker) -> dict[str, Any]:

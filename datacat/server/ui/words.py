@@ -1,5 +1,6 @@
 """Numbers, times and ends of sessions as people read them. Pure; filters of the templates."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -142,6 +143,13 @@ def _hangs(head: Head, hangs_now: bool) -> str:
         return ""
     often = "once" if times == 1 else f"{times} times"
     return f"; hung {often} for {duration(head.hang_seconds)} before"
+
+
+def bars(heights: Sequence[float], most: float) -> str:
+    """Return the path of a small bar chart, 4 wide by bar and 32 high."""
+    return "".join(
+        f"M{at * 4} 32V{32 - 32 * height / most:.1f}h3V32z" for at, height in enumerate(heights) if height and most
+    )
 
 
 def measured(value: float | None, unit: str | None) -> str:

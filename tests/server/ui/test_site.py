@@ -4,6 +4,16 @@ import re
 
 import pytest
 from fleet import seed
+from storing import line
+
+from datacat.server.query import machines
+from datacat.server.query.ground import Ground
+from datacat.server.ui import operation
+from datacat.server.ui.assets import Assets
+from datacat.server.ui.frame import Asker, Templates
+from datacat.server.ui.words import measured
+from datacat.store import Batch
+from datacat.wire.records import Dropped
 
 EVIL = "<script>alert(1)</script>\"'&"
 PLACES = ("/", "/sessions", "/crashes", "/hangs", "/releases", "/machines", "/service")
@@ -198,3 +208,130 @@ def test_machines_show_their_daemons_and_the_service_its_own_health(server):
     assert "connected" in page
     assert "pid 77" in page
     assert "Memory of the server" in server.get("/service").body.decode()
+
+
+def test_a_machine_whose_clock_is_wrong_or_whose_spool_is_full_shows_it(server):
+    server.session(machine_id="m" * 32, hostname="desk")
+    server.now_us += 1_000_000
+    told = {"id": "d1", "machine_id": "m" * 32, "pid": 77, "version": "0.1.0", "sent_at": server.now_us + 90_000_000}
+    server.post("/api/daemons", json={**told, "spool_bytes": 5_000_000})
+    page = server.get("/machines").body.decode()
+    assert "clock 1 min 30 s ahead" in page
+    assert "5.0 MB in the spool" in page
+    server.post("/api/daemons/d1/heartbeat", json={"sent_at": server.now_us - 300_000, "spool_bytes": 0})
+    page = server.get("/machines").body.decode()
+    assert "clock" not in page
+    assert "0 bytes in the spool" in page
+    for wrong in (-1, "x", True, 1.5, 1 << 63):
+        assert server.post("/api/daemons/d1/heartbeat", json={"spool_bytes": wrong}).status == 422
+
+
+def test_machines_are_counted_as_the_summary_counts_them(server):
+    seed(server.store, server.now_us, long_events=0)
+    asker = Asker(Ground(server.store), server.now_us, frozenset())
+    mine = {row.machine: row for row in machines.machines(asker.read("summary", {"from": "-7d"}), asker.ground, 100)}
+    rows = server.get("/api/query/summary?from=-7d&by=machine&limit=100").json["rows"]
+    assert set(mine) == {row["machine"] for row in rows}
+    for row in rows:
+        one = mine[row["machine"]]
+        assert (one.sessions, one.started, one.open) == (row["sessions"], row["started"], row["open"])
+        assert row["crash_free_rate"] == (1 - one.crashed / one.started if one.started else None)
+    only = machines.machines(asker.read("summary", {"from": "-7d", "product": "sync"}), asker.ground, 100)
+    assert {row.machine for row in only} < set(mine)
+    assert len(machines.machines(asker.read("summary", {"from": "-7d"}), asker.ground, 3)) == 3
+
+
+def test_a_reader_of_one_product_sees_no_daemon_s_other_sessions(make_server, tmp_path):
+    server = make_server(folder=tmp_path)
+    admin = server.with_key(server.key("admin"))
+    made = [admin.post("/api/sessions", json={"product": product, "version": "1", "machine_id": "m" * 32}).json["id"]
+            for product in ("editor", "viewer")]  # fmt: skip
+    admin.post("/api/daemons", json={"id": "d1", "machine_id": "m" * 32, "sessions": made})
+    server.now_us += 1_000_000
+    assert "2 sessions" in admin.get("/machines").body.decode()
+    page = server.with_key(server.key("read", "viewer")).get("/machines").body.decode()
+    assert "connected" in page
+    assert "2 sessions" not in page
+
+
+def test_a_timeline_is_asked_for_again_only_when_there_is_more(server):
+    session_id = server.session()
+    path = f"/sessions/{session_id}"
+    for number in range(3):
+        server.now_us += 1_000_000
+        server.post(f"{path.replace('/sessions', '/api/sessions')}/events", json={"name": f"e{number}"})
+    whole = server.get(f"{path}/timeline").json
+    assert whole["open"]
+    assert server.get(f"{path}/timeline?seen={whole['updated']}").status == 204
+    after = whole["from"] + whole["events"]["t"][1]
+    more = server.get(f"{path}/timeline?seen={whole['updated'] - 1}&since={after}").json
+    assert more["events"]["t"] == whole["events"]["t"][1:]
+    assert more["status"] == whole["status"]
+    assert server.get(f"{path}/timeline?since=x").status == 400
+
+
+def test_what_the_sessions_of_a_group_have_in_common_is_told_and_nothing_where_there_is_nothing(server):
+    fleet = seed(server.store, server.now_us, long_events=0)
+    signature = server.store.head(fleet.first("signal")).crash.signature
+    page = server.get(f"/groups/{signature}/suspects").body.decode()
+    rows = server.get(f"/api/query/suspects?from=-90d&signature={signature}").json["rows"]
+    assert [re.escape(row["value"]) in re.escape(page) for row in rows[:12]] == [True] * min(12, len(rows))
+    assert server.get("/groups/nothing/suspects").body.strip() == b""
+
+
+def test_the_page_of_a_group_counts_its_sessions_by_version_and_host(server):
+    fleet = seed(server.store, server.now_us, long_events=0)
+    for kind, end in (("crashes", "exception"), ("hangs", "hang")):
+        head = server.store.head(fleet.first(end))
+        signature = head.crash.signature if kind == "crashes" else head.hangs[0].signature
+        page = server.get(f"/{kind}/{signature}").body.decode()
+        rows = server.get(f"/api/query/sessions?from=0&at=start&signature={signature}&limit=1000").json["rows"]
+        if kind == "crashes":
+            rows = [row for row in rows if row["status"] == "crashed"]
+        assert set(re.findall(r'href="/sessions/([\w-]+)">', page.split("Newest sessions")[1])) == {
+            row["id"] for row in rows
+        }
+        for version in {row["version"] for row in rows}:
+            count = sum(row["version"] == version for row in rows)
+            assert re.search(rf'<td>{re.escape(version)}</td><td class="number">{count}</td>', page)
+
+
+def test_the_ledger_tells_what_was_lost_and_why(server):
+    session_id = server.session()
+    server.own.store.append(session_id, Batch("app", [line(Dropped(server.now_us, {"spool_full": 7}))], 0, 40),
+                            received_us=server.now_us)  # fmt: skip
+    page = server.get(f"/sessions/{session_id}").body.decode()
+    assert re.search(r'<dt>Dropped: spool full</dt><dd class="is-crashed">7', page)
+    assert "<dt>Acknowledged</dt>" in page
+
+
+def test_the_service_page_has_alerts_jobs_and_the_watchdog(server):
+    page = server.get("/service").body.decode()
+    assert "No alerts are set" in page
+    runs = [operation.Run("sweep", 5.0, 3.0, 0), operation.Run("tend", 60.0, 400.0, 2)]
+    told = {"alerts": [{"name": "calm", "rule": "hung", "product": "", "webhooks": ["chat"], "firing": []},
+                       {"name": "loud", "rule": "crash_rate", "product": "editor", "webhooks": [],
+                        "firing": [{"title": "2.4.0 crashes", "since": "2026-01-01T00:00:00Z"}]}],
+            "webhooks": [], "waiting": 1}  # fmt: skip
+    page = Templates(Assets()).page(
+        "service.html", "/service", pulse={"now": {}, "charts": []}, store={}, alerts=told, role="read",
+        upkeep=operation.Upkeep(runs, 30.0, False), retention_days=30, keys=None,
+    ).body.decode()  # fmt: skip
+    assert "2.4.0 crashes" in page
+    assert "1 message not sent yet" in page
+    assert page.count("on time") == page.count('is-hung">late') == 1
+    assert "the watchdog does not beat" in page
+    assert "You came with a read key" in page
+
+
+def test_a_cursor_of_another_list_is_refused(server):
+    assert server.get("/sessions?cursor=nonsense").status == 400
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "told"),
+    [(274_000_000, "By", "274 MB"), (0.25, "s", "250 ms"), (0.5, "1", "0.5"), (3, "{frame}", "3"), (20, "Cel", "20 Cel"),
+     (None, "By", "–"), (-2.0, "s", "-2 s")],
+)  # fmt: skip
+def test_metrics_are_written_with_their_unit(value, unit, told):
+    assert measured(value, unit).replace(".0 ", " ") == told

@@ -40,7 +40,11 @@ def _list_of(name: str, items: Json) -> Json:
 
 def _or_null(schema: Json) -> Json:
     """Return the schema for a member that may be null, which is the same as leaving it out."""
-    return {"anyOf": [schema, {"type": "null"}]}
+    if "enum" in schema:
+        return {**schema, "type": [schema["type"], "null"], "enum": [*schema["enum"], None]}
+    if "type" in schema:
+        return {**schema, "type": [schema["type"], "null"]}
+    return {"anyOf": [*schema["anyOf"], {"type": "null"}]}
 
 
 _WHOLE: Json = {"type": ["integer", "null"], "minimum": 0}
@@ -136,13 +140,18 @@ SCHEMAS: dict[str, Json] = {
     "NewKey": _object(
         ["name", "role"],
         {
-            "name": {"type": "string", "pattern": "^[a-z][a-z0-9-]{0,30}$"},
+            "name": {"type": "string", "minLength": 1, "maxLength": 64},
             "role": {"type": "string", "enum": ["ingest", "read", "admin"]},
             "products": _or_null({"type": "array", "items": _NAME}),
             "expires_at": _or_null(_TIME),
         },
     ),
 }
+
+
+def _maybe(properties: Json) -> Json:
+    """Return the schema of a body that may be null, or not be there."""
+    return {"type": ["object", "null"], "properties": properties}
 
 
 def _ref(name: str) -> Json:
@@ -215,14 +224,14 @@ ROUTES: dict[tuple[str, str], About] = {
     ("POST", f"{_ONE}/end"): About(
         "The session has ended",
         {200: _json(_OK)},
-        _json(_object([], {"exit_code": {"type": ["integer", "null"]}})),
+        _json(_maybe({"exit_code": {"type": ["integer", "null"]}})),
         body_required=False,
         tag=_SESSIONS,
     ),
     ("POST", f"{_ONE}/crash"): About(
         "The session has crashed",
         {200: _json(_OK)},
-        _json(_object([], {"reason": {"type": ["string", "null"]}})),
+        _json(_maybe({"reason": {"type": ["string", "null"]}})),
         body_required=False,
         tag=_SESSIONS,
     ),
@@ -234,7 +243,7 @@ ROUTES: dict[tuple[str, str], About] = {
     ("POST", "/api/daemons/{id}/heartbeat"): About(
         "Renew the lease of a daemon",
         {200: _json(_LEASE)},
-        _json(_object([], _STANDING)),
+        _json(_maybe(_STANDING)),
         body_required=False,
         tag="daemons",
     ),
@@ -297,16 +306,15 @@ _PARAMETERS: dict[str, Json] = {
     "limit": {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100},
     "from": {"type": "string", "description": "RFC 3339, or Unix seconds, ms or us", "examples": ["1800000000"]},
     "to": {"type": "string", "description": "RFC 3339, or Unix seconds, ms or us", "examples": ["1800000000"]},
-    "order": {"type": "string", "enum": ["asc", "desc"]},
-    "at": {"type": "string", "enum": ["start", "overlap", "end"]},
-    "status": {"type": "string", "enum": list(STATUS_CODES)},
-    "end_reason": {"type": "string", "enum": _ENDS},
-    "has": {"type": "string", "enum": ["crash", "hang", "exception"]},
-    "level": {"type": "string", "enum": list(LEVELS)},
+    "order": {"type": "string", "enum": ["", "asc", "desc"]},
+    "at": {"type": "string", "enum": ["", "start", "overlap", "end"]},
+    "status": {"type": "string", "enum": ["", *STATUS_CODES]},
+    "end_reason": {"type": "string", "enum": ["", *_ENDS]},
+    "has": {"type": "string", "enum": ["", "crash", "hang", "exception"]},
+    "level": {"type": "string", "enum": ["", *LEVELS]},
     "state": {"type": "string", "pattern": "^[a-z]+:.*$"},
     "state_ever": {"type": "string", "pattern": "^[a-z]+:.*$"},
-    "sort": {"type": "string", "enum": ["-created_at", "created_at", "-ended_at", "product", "version", "status"]},
-    "history_state": {"type": "string", "enum": ["0", "1"]},
+    "history_state": {"type": "string", "enum": ["", "0", "1"]},
     **{name: {"type": "string", "pattern": "^(all|[0-9]{1,4})$"} for name in ("events", "metrics", "history")},
     **dict.fromkeys(("crc", "end_crc", "records", "pending"), _COUNT),
     "stream": {"type": "string", "pattern": "^[0-9A-Za-z_-]{1,64}$"},
@@ -315,7 +323,7 @@ _PARAMETERS: dict[str, Json] = {
 
 def parameter(path: str, name: str) -> Json:
     """Return the schema of a parameter; a text when nothing more is known."""
-    if name == "at" and path.endswith("/state"):
+    if name == "at" and not path.endswith("/sessions"):
         return _PARAMETERS["from"]
     return _PARAMETERS.get(name, _TEXT)
 

@@ -11,7 +11,7 @@ import datacat
 from datacat.server import described
 from datacat.server.query.answers import FORMATS
 from datacat.server.query.serve import PREFIX
-from datacat.server.query.shape import KINDS, Endpoint, Parameter
+from datacat.server.query.shape import KINDS, Column, Endpoint, Parameter
 from datacat.server.query.table import TABLE
 from datacat.server.router import Answer, Request, Route, as_json
 from datacat.wire import routes
@@ -28,7 +28,7 @@ _PROBLEMS = {
     408: "the request did not come in time",
     409: "it does not fit what is there",
     410: "it was deleted; final",
-    413: "the body is too large",
+    413: "the body, or what stands before it, is too large",
     414: "the address is too long",
     415: "the body's type or encoding is not taken",
     422: "the body says nothing that can be stored; errors names the fields",
@@ -37,7 +37,7 @@ _PROBLEMS = {
     500: "the server failed; its log says why",
     503: "not now; Retry-After tells when to come again",
 }
-_READ = (400, 401, 403, 404, 405, 406, 408, 410, 414, 422, 429, 431, 500, 503)
+_READ = (400, 401, 403, 404, 405, 406, 408, 410, 413, 414, 422, 429, 431, 500, 503)
 _WRITE = (400, 401, 403, 404, 405, 406, 408, 409, 410, 413, 414, 415, 422, 429, 431, 500, 503)
 
 _TIME = {
@@ -105,10 +105,16 @@ def _query(endpoint: Endpoint) -> Json:
         for one in endpoint.parameters
     ]
     always = [column.name for column in endpoint.columns[: endpoint.always]]
+    # fill=null puts null where nothing happened, also into counts.
+    may_be_null = (
+        frozenset(c.name for c in endpoint.columns if c.kind in ("integer", "number"))
+        if any(one.name == "fill" for one in endpoint.parameters)
+        else frozenset()
+    )
     row = {
         "type": "object",
         "required": always,
-        "properties": {column.name: _column(column.kind, column.text, column.optional) for column in endpoint.columns},
+        "properties": {column.name: _column(column, may_be_null) for column in endpoint.columns},
         "additionalProperties": endpoint.open_ended,
     }
     envelope = {
@@ -159,7 +165,7 @@ def _other(one: Route) -> Json:
 
 
 def _schema(one: Parameter) -> Json:
-    """Return the schema of a query's parameter; where values may repeat they are joined by commas."""
+    """Return the schema of a query's parameter; several values are joined by commas, an empty one is none."""
     text: Json = {"type": "string"}
     match one.kind:
         case "time":
@@ -171,13 +177,14 @@ def _schema(one: Parameter) -> Json:
             return {"schema": {"type": "integer", "minimum": one.low, "maximum": one.high, **least}}
         case "word" | "flag":
             default = {"default": one.default} if one.default else {}
-            return {"schema": {"type": "string", "enum": list(one.words), **default}}
+            words = list(one.words) if one.required else ["", *one.words]
+            return {"schema": {"type": "string", "enum": words, **default}}
         case "numbers":
             text = {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1e12}
         case "words":
-            text = {"type": "string", "enum": list(one.words)}
+            text = {"type": "string", "enum": ["", *one.words]}
         case "filter" if one.words:
-            text = {"type": "string", "enum": [sign + word for word in one.words for sign in ("", "!")]}
+            text = {"type": "string", "enum": ["", *(sign + word for word in one.words for sign in ("", "!"))]}
         case "text":
             return {"schema": {"type": "string", **({"minLength": 1} if one.required else {})}}
     if one.kind == "texts":
@@ -185,9 +192,9 @@ def _schema(one: Parameter) -> Json:
         return {"schema": {"type": "array", "items": items}, "style": "form", "explode": True}
     at_least = {"minItems": 1} if one.required else {}
     if one.kind == "names" and one.required:
-        text = {"type": "string", "pattern": "^[A-Za-z0-9_.]+$"}
+        text = {"type": "string", "minLength": 1}
     if one.kind == "names" and one.name == "by":
-        text = {"type": "string", "enum": ["name", "product", "version", "hostname", "session", "tag:room"]}
+        text = {"type": "string", "enum": ["", "name", "product", "version", "hostname", "session", "tag:room"]}
     return {
         "schema": {"type": "array", "items": text, "maxItems": 500, **at_least},
         "style": "form",
@@ -195,11 +202,11 @@ def _schema(one: Parameter) -> Json:
     }
 
 
-def _column(kind: str, text: str, optional: bool) -> Json:
-    schema: Json = dict(KINDS[kind])
-    if optional:
+def _column(column: Column, may_be_null: frozenset[str]) -> Json:
+    schema: Json = dict(KINDS[column.kind])
+    if column.optional or column.name in may_be_null:
         schema |= {"type": [schema["type"], "null"]}
-    return {**schema, "description": text}
+    return {**schema, "description": column.text}
 
 
 _PROBLEM: Json = {

@@ -39,6 +39,8 @@ from datacat.server.rates import Rates
 from datacat.server.service import site
 
 PAGE_MS, USABLE_S, LIVE_S = 50.0, 1.0, 6.0
+LATER = ("releases: metrics", "crash group: suspects")
+"""Parts that the page asks for once it is shown."""
 APP = """
 import datacat, sys, time
 session = datacat.create_session(sys.argv[1], product="live", version="1.0")
@@ -63,8 +65,9 @@ def pages_of(client):
         "sessions: live": live, "overview": "/", "overview: now": "/overview/now", "sessions": "/sessions",
         "sessions of a version": f"/sessions?product=editor&version={quote(first)}&status=crashed",
         "session": session, "session: axis": f"{session}/timeline", "session: moment": f"{session}/moment",
-        "crashes": "/crashes", "crash group": f"/crashes/{crash['signature']}", "hangs": "/hangs",
+        "crashes": "/crashes", "crash group": f"/crashes/{crash['signature']}", "hangs": "/hangs", "crash group: suspects": f"/groups/{crash['signature']}/suspects",
         "releases": f"/releases?product=editor&compare={quote(first)}&compare={quote(second)}",
+        "releases: metrics": f"/releases/metrics?product=editor&compare={quote(first)}&compare={quote(second)}",
         "machines": "/machines", "service": "/service", "sign-in": "/sign-in",
     }  # fmt: skip
 
@@ -151,7 +154,7 @@ def main():
     found = rendered(given.sessions, given.rounds)
     told["pages"] = {name: {"median_ms": round(ms, 1), "first_ms": round(first, 1), "bytes": size}
                      for name, (ms, first, size) in found.items()}  # fmt: skip
-    missed += [f"{name}: {ms:.0f} ms" for name, (ms, _, _) in found.items() if ms > PAGE_MS]
+    missed += [f"{name}: {ms:.0f} ms" for name, (ms, _, _) in found.items() if ms > PAGE_MS and name not in LATER]
     if not given.no_browser and command() is not None:
         told["usable_s"], live = round(usable(7), 3), lively(12)
         told["live_s"] = {"median": round(statistics.median(live), 2), "longest": round(live[-1], 2)}
@@ -162,7 +165,8 @@ def main():
     else:
         print(f"{'page':24}{'median ms':>10}{'first ms':>10}{'kB':>8}   (CPU time, {given.sessions} sessions)")
         for name, (ms, first, size) in found.items():
-            print(f"{name:24}{ms:10.1f}{first:10.1f}{size / 1000:8.0f}{'   over' if ms > PAGE_MS else ''}")
+            over = "   over" if ms > PAGE_MS and name not in LATER else ""
+            print(f"{name:24}{ms:10.1f}{first:10.1f}{size / 1000:8.0f}{over}")
         if "usable_s" in told:
             print(f"a session of 20,000 events can be used after {told['usable_s']} s (median)")
             print("from the app's call to the page: "

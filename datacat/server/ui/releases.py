@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from typing import Any
+from urllib.parse import urlencode
 
 from datacat.server.ui.frame import Asker
 from datacat.server.ui.words import points
@@ -68,6 +69,11 @@ def compare(rows: Sequence[dict[str, Any]], chosen: Sequence[str]) -> list[dict[
             {"name": name, "form": form, "old": old[column], "new": new[column], "change": change, "word": word}
         )
     return table
+
+
+def metrics_link(product: str, span: str, chosen: Sequence[str]) -> str:
+    """Return the address of the part with the metrics of two versions."""
+    return "/releases/metrics?" + urlencode({"product": product, "span": span, "compare": list(chosen)}, doseq=True)
 
 
 def metrics(asker: Asker, product: str, span: str, chosen: Sequence[str]) -> list[dict[str, Any]]:

@@ -66,6 +66,7 @@ class Site:
             Route("GET", "/hangs/{signature}", self.hang_group, "read"),
             Route("GET", "/groups/{signature}/suspects", self.suspects, "read"),
             Route("GET", "/releases", self.releases, "read", ("product", "span", "compare")),
+            Route("GET", "/releases/metrics", self.release_metrics, "read", ("product", "span", "compare")),
             Route("GET", "/machines", self.machines, "read"),
             Route("GET", "/service", self.service, "read"),
             Route("GET", "/service/pulse", self.service_pulse, "read"),
@@ -108,7 +109,9 @@ class Site:
             version=shown["version"],
             chosen_status=shown["status"],
             statuses=sessions.STATUSES,
-            products=[{"value": row["product"]} for row in asks.ask("summary", from_="-30d", by="product", limit=100)],
+            products=[
+                {"value": row["product"]} for row in asks.health(("sessions",), from_="-30d", by="product", limit=100)
+            ],
             hidden=hidden,
             filtered=any(request.query.values()),
             chips=sessions.chips(request),
@@ -246,8 +249,16 @@ class Site:
             "releases.html", "/releases", request.principal.token, product=product, products=names, span=span,
             spans=releases.SPANS, rows=rows,
             chosen=chosen, compared=compared, adoption=releases.adoption(asks, product, span) if rows else None,
-            metrics=releases.metrics(asks, product, span, chosen) if compared else [],
+            metrics_href=releases.metrics_link(product, span, chosen) if compared else "",
         )  # fmt: skip
+
+    def release_metrics(self, request: Request) -> Answer:
+        """GET /releases/metrics: metrics of two versions; asked for after the page is there."""
+        asks = asker(self._ground, request, self._clock_us)
+        span = filters.word("span", request.one("span", releases.DEFAULT_SPAN), tuple(dict(releases.SPANS)))
+        chosen = request.query.get("compare", [])
+        rows = releases.metrics(asks, request.one("product"), span, chosen)
+        return self._templates.part("release_metrics.html", metrics=rows, chosen=chosen)
 
     def machines(self, request: Request) -> Answer:
         """GET /machines: who reports."""

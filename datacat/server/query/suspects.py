@@ -7,7 +7,7 @@ from itertools import islice
 
 from datacat.errors import Deleted, NotFound
 from datacat.server.query.asked import Asked
-from datacat.server.query.cohorts import has_signature, heads_in, of_shelf
+from datacat.server.query.cohorts import glances_in, has_signature, of_shelf
 from datacat.server.query.ground import Ground
 from datacat.server.query.ordering import ordered
 from datacat.server.query.shape import Column, Result, Row
@@ -41,7 +41,7 @@ def suspects(asked: Asked, ground: Ground) -> Result:
     everybody = replace(asked, values={**asked.values, "signature": None})
     with fleet.reading() as shelves:
         mine = {key: shelf for key, shelf in shelves.items() if of_shelf(asked, *key)}
-        heads = list(heads_in(everybody, fleet, mine, asked.span))
+        heads = list(glances_in(everybody, fleet, mine, asked.span))
     group = [head for head in heads if has_signature(head, asked["signature"])]
     products = {head.product for head in group}
     others = [h for h in heads if h.product in products and h.status != "crashed" and not h.hang_count]

@@ -1,11 +1,15 @@
 """Rules for every test: campaigns only when asked for, and in CI nothing is skipped without a probed reason."""
 
 import os
+import signal
 
 import pytest
 
 
 def pytest_configure(config):
+    # Under nohup it is ignored, and so it would be by every program that a test starts.
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
     config.addinivalue_line("markers", "long: a campaign that takes minutes; runs with DATACAT_LONG=1")
 
 

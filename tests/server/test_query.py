@@ -48,6 +48,16 @@ def test_an_empty_store_has_one_row_without_rates(server):
     assert rows(server, "summary", by="version") == []
 
 
+def test_rates_of_few_sessions_are_null_when_asked_for(fleet):
+    names = ("crash_rate", "crash_free_rate", "hang_free_rate", "unknown_share")
+    (row,) = rows(fleet, "summary")
+    assert None not in [row[name] for name in names]
+    for enough, none in ((row["started"], False), (row["started"] + 1, True)):
+        (one,) = rows(fleet, "summary", min_sessions=enough)
+        assert [one[name] is None for name in names] == [none] * 4
+        assert one["crashed"] == row["crashed"]
+
+
 def test_zero_keeps_the_groups_without_a_session_in_the_span(fleet):
     assert [row["version"] for row in rows(fleet, "summary", **{"from": "-1m", "by": "version"})] == ["1.1"]
     found = rows(fleet, "summary", **{"from": "-1m", "by": "version", "zero": "1", "sort": "version"})

@@ -37,6 +37,8 @@ def test_a_group_that_was_seen_before_the_span_is_not_new(server):
     crash(server, "1.0")
     (row,) = rows(server, "crashes", **{"from": "-5m"})
     assert (row["count"], row["new"]) == (1, False)
+    assert rows(server, "crashes", new=1, **{"from": "-5m"}) == []
+    assert [row["new"] for row in rows(server, "crashes", new=1)] == [True]
 
 
 def test_a_crash_that_comes_back_after_a_version_without_it_is_a_regression(server):

@@ -50,6 +50,15 @@ def test_metrics_by_a_dimension(measured, by, names):
     assert sum(counts.values()) == 100
 
 
+@pytest.mark.parametrize(
+    ("by", "series"),
+    [("", {"frame_ms"}), ("version", {"1.0", "1.1"}), ("version,hostname", {"1.0 h0", "1.1 h1"})],
+)
+def test_one_column_names_the_group_whatever_it_is_grouped_by(measured, by, series):
+    found = rows(measured, "metrics/timeseries", **{"from": "-5m", "name": "frame_ms", "by": by})
+    assert {row["series"] for row in found} == series
+
+
 def test_records_and_roll_ups_give_the_same(measured):
     query = {
         "from": "-5m",

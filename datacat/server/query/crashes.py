@@ -101,6 +101,8 @@ def listed(asked: Asked, ground: Ground, *, hangs: bool) -> tuple[list[Row], dic
     for signature, group in groups.items():
         path = "hangs" if hangs else "crashes"
         row = _row(signature, group, sizes, asked, f"{ground.public_url}/{path}/{signature}")
+        if asked["new"] and not row["new"]:
+            continue
         rows.append({**row, **(_of_hangs(group) if hangs else {"type": group.last.type})})
     page = ordered(rows, HANGS if hangs else CRASHES, asked["sort"], ("product", "signature"))[: asked["limit"]]
     return page, {row["signature"]: groups[row["signature"]].inside for row in page}

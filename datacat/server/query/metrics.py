@@ -32,6 +32,7 @@ AGG_COLUMNS = tuple(
 )
 VALUE = Column("value", "number", "the first of agg", optional=True)
 NAME = Column("name", "text", "the metric")
+SERIES = Column("series", "text", "the dimensions of by in one text; the metric's name without any")
 UNIT = Column("unit", "text", "its unit", optional=True)
 CATALOGUE = (
     NAME,
@@ -93,7 +94,7 @@ def timeseries(asked: Asked, ground: Ground) -> Result:
     dims = _dims(asked)
     aggs: Sequence[str] = asked["agg"]
     buckets = cut(asked)
-    columns = [TIME, NAME, *dimensions(dims), *(_COLUMNS[name] for name in aggs), VALUE]
+    columns = [TIME, NAME, SERIES, *dimensions(dims), *(_COLUMNS[name] for name in aggs), VALUE]
     if not buckets.starts:
         return Result(columns, [])
     found = _gather(asked, ground, buckets)
@@ -102,6 +103,7 @@ def timeseries(asked: Asked, ground: Ground) -> Result:
         for group in found.groups:
             told = found.aggregate(start, group, aggs, buckets.interval_us / US)
             named = dict(zip(("name", *dims), group, strict=True))
+            named["series"] = " ".join(group[1:]) or group[0]
             rows.append({"time": start // 1000, **named, **told, "value": told[aggs[0]]})
     partial = buckets.edges[-1] > asked.now_us or buckets.edges[-1] % buckets.interval_us != 0
     meta = {**found.meta, "interval_ms": buckets.interval_us // 1000, "partial_last": partial}

@@ -79,7 +79,7 @@ class _Group:
     def __init__(self, asked: Asked, cohort: Cohort, span: Span) -> None:
         self.cohort = cohort
         self.columns = Columns(cohort.shelves, (span.start, span.stop), asked.now_us)
-        self.how = How(failures=asked["failures"])
+        self.how = How(failures=asked["failures"], min_sessions=asked["min_sessions"])
         self.now_us = asked.now_us
         self._status: dict[str, int] | None = None
         self._known: dict[str, Any] = {}
@@ -145,7 +145,9 @@ _CELLS: dict[str, Callable[[_Group], Any]] = {
     "crashed": lambda group: group.columns.there("crashed"),
     "abnormal": lambda group: group.columns.there("abnormal"),
     "hung": lambda group: len({hang.id for hang in group.columns.hangs[0]}),
-    "crash_rate": lambda group: ratio(group.columns.began("crashed"), group.columns.started)[0],
+    "crash_rate": lambda group: ratio(
+        group.columns.began("crashed"), group.columns.started, group.how.min_sessions
+    )[0],
     "crash_free_machines": lambda group: machines_free(group.columns, "crashed"),
     "hang_free_machines": lambda group: machines_free(group.columns, "hung"),
     "abnormal_free_machines": lambda group: machines_free(group.columns, "abnormal"),

@@ -27,6 +27,7 @@ _METRIC = (
     Parameter("by", "names", f"group by some of {', '.join(metrics.BY)}, tag:KEY; the name is always there"),
 )
 _METRIC_DIMS = tuple(health.dimensions(metrics.BY[1:]))
+_NEW = Parameter("new", "flag", "only groups that were first seen in the span", ("0", "1"), "0")
 _AGG = Parameter("agg", "words", "aggregates", metrics.AGGS, "avg")
 
 TABLE: tuple[Endpoint, ...] = (
@@ -40,6 +41,7 @@ TABLE: tuple[Endpoint, ...] = (
             p.BY,
             Parameter("compare", "word", "add columns prev_*", ("previous",)),
             p.FAILURES,
+            p.MIN_SESSIONS,
             p.sort("-sessions", (*(c.name for c in _DIMS), *(c.name for c in summary.SUMMARY_COLUMNS))),
             p.limit(),
             Parameter("zero", "flag", "rows also for groups without a session in the span", ("0", "1"), "0"),
@@ -61,7 +63,7 @@ TABLE: tuple[Endpoint, ...] = (
             p.measures("started,crashed,hung", (*MEASURES, *SHARES)),
             Parameter("attribute", "word", "when a crash or hang counts", ("start", "event"), "start"),
             p.FAILURES,
-            Parameter("min_sessions", "count", "rates of fewer started sessions are null", default="0", high=10**8),
+            p.MIN_SESSIONS,
         ),
         (
             health.TIME,
@@ -162,6 +164,7 @@ TABLE: tuple[Endpoint, ...] = (
         (
             *p.COMMON,
             Parameter("by", "words", "group by this", ("signature",), "signature"),
+            _NEW,
             p.sort("-count", tuple(column.name for column in crashes.CRASHES)),
             p.limit(),
         ),
@@ -209,7 +212,7 @@ TABLE: tuple[Endpoint, ...] = (
         "hangs/groups",
         "Hang groups",
         "A row for each group of hangs whose stack is known, with one in the span that passes the filters.",
-        (*p.COMMON, p.sort("-count", tuple(column.name for column in crashes.HANGS)), p.limit()),
+        (*p.COMMON, _NEW, p.sort("-count", tuple(column.name for column in crashes.HANGS)), p.limit()),
         crashes.HANGS,
         crashes.hang_groups,
         len(crashes.HANGS),
@@ -296,12 +299,12 @@ TABLE: tuple[Endpoint, ...] = (
     Endpoint(
         "metrics/timeseries",
         "Metrics over time",
-        "Aggregates from the roll-ups, as fine as events/timeseries. value is the first of agg. Quantiles are right "
+        "Aggregates from the roll-ups, as fine as events/timeseries. value is the first of agg, series names the group. Quantiles are right "
         "within 1 %; those of histograms are what Prometheus' histogram_quantile gives.",
         (*p.COMMON, *p.BUCKETS, *_METRIC, _AGG),
-        (health.TIME, metrics.NAME, *_METRIC_DIMS, *metrics.AGG_COLUMNS, metrics.VALUE),
+        (health.TIME, metrics.NAME, metrics.SERIES, *_METRIC_DIMS, *metrics.AGG_COLUMNS, metrics.VALUE),
         metrics.timeseries,
-        2,
+        3,
         "from=-1d&name=frame_ms&agg=p50,p95&by=version&interval=1h",
     ),
     Endpoint(

@@ -95,7 +95,7 @@ def made(panel_ids: dict[tuple[str, str], int]) -> str:
             _asked("crashes", "product title signature count", {"new": "1", "sort": "-first_seen_at", "limit": "50"}),
             _HOUR_S, ("gt", 0), "0s", "info", ("datacat-fleet", "Newest crashes"),
             "{{ $labels.product }}: {{ $labels.title }} was never seen before",
-            'It happened {{ printf "%.0f" $values.A.Value }} times in the last hour. Its group: {{ $labels.signature }}',
+            'It happened {{ printf "%.0f" $values.A.Value }} times in the last hour. Group: {{ $labels.signature }}',
         ),
     ]  # fmt: skip
     group = {"orgId": 1, "name": "datacat", "folder": FOLDER, "interval": "1m", "rules": rules}

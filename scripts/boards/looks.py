@@ -142,9 +142,7 @@ _STAY = "${__url_time_range}&${datasource:queryparam}"
 
 def to_session(field: str) -> dict[str, Any]:
     """Return the link to the session explorer for the session that a field names."""
-    return link(
-        "Explore this session", f"/d/datacat-sessions?var-session=${{__data.fields.{field}:percentencode}}&{_STAY}"
-    )
+    return to_dashboard("datacat-sessions", "Explore this session", session=field)
 
 
 def to_web(title: str = "Open in datacat") -> dict[str, Any]:

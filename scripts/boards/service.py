@@ -83,11 +83,13 @@ def _traffic() -> list[Any]:
             target("service/timeseries", "time latency_p50 latency_p95 latency_p99",
                    _OVER_TIME | {"measures": "latency_p50,latency_p95,latency_p99"}, "timeseries"),
             "s", calcs=("mean", "max"), low=0,
-            names={"latency_p50": ("p50", _LINE[0]), "latency_p95": ("p95", _LINE[2]), "latency_p99": ("p99", looks.BAD)},
+            names={
+                "latency_p50": ("p50", _LINE[0]), "latency_p95": ("p95", _LINE[2]), "latency_p99": ("p99", looks.BAD),
+            },
         ),
         panels.series(
             "Failures",
-            "Requests that were answered 5xx, a second. While the server is behind it asks daemons to come again (503): "
+            "Requests that were answered 5xx, a second. A server that is behind asks daemons to come again (503): "
             "nothing is lost by that.",
             (18, 13, 6, 9),
             target("service/timeseries", "time errors_per_second", _OVER_TIME | {"measures": "errors_per_second"},

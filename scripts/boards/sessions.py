@@ -43,7 +43,10 @@ def made() -> dict[str, Any]:
 
 
 def _many() -> list[Any]:
-    shown = "id status product version hostname started_at duration_seconds end_reason hangs exceptions errors events metrics"
+    shown = (
+        "id status product version hostname started_at duration_seconds end_reason hangs exceptions errors events "
+        "metrics"
+    )
     filters = FLEET | {"status": "${status:csv}", "hostname": "${hostname:csv}"}
     here = looks.link(
         "Look into this session",
@@ -58,7 +61,7 @@ def _many() -> list[Any]:
             (0, 0, 24, 11),
             target("sessions", f"{shown} web_url", filters | {"sort": "-started_at", "limit": "200"}, **PAGES),
             shown, hidden="web_url", overrides={"id": panels.links(here, looks.to_web())},
-            widths={"id": 320, "status": 100, "hangs": 80, "exceptions": 100, "errors": 80, "events": 80, "metrics": 80},
+            widths={"id": 320, "status": 100} | dict.fromkeys(("hangs", "exceptions", "errors", "events", "metrics"), 90),
             nothing="No session in this range",
         ),
         panels.history(

@@ -56,9 +56,7 @@ BUCKETS = (INTERVAL, POINTS, TOP, FILL)
 SESSION_DIMS = ("product", "version", "status", "hostname", "machine", "environment", "platform", "end_reason")
 BY = Parameter("by", "words", "group by these", SESSION_DIMS)
 FAILURES = Parameter("failures", "words", "what counts as a failure for mtbf_seconds", ("crash", "hang"), "crash")
-MIN_SESSIONS = Parameter(
-    "min_sessions", "count", "rates of fewer started sessions are null", default="0", high=10**8
-)
+MIN_SESSIONS = Parameter("min_sessions", "count", "rates of fewer started sessions are null", default="0", high=10**8)
 CURSOR = Parameter("cursor", "text", "next_cursor of the page before")
 
 

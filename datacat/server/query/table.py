@@ -299,8 +299,8 @@ TABLE: tuple[Endpoint, ...] = (
     Endpoint(
         "metrics/timeseries",
         "Metrics over time",
-        "Aggregates from the roll-ups, as fine as events/timeseries. value is the first of agg, series names the group. Quantiles are right "
-        "within 1 %; those of histograms are what Prometheus' histogram_quantile gives.",
+        "Aggregates from the roll-ups, as fine as events/timeseries. value is the first of agg, series names the "
+        "group. Quantiles are right within 1 %; those of histograms are what Prometheus' histogram_quantile gives.",
         (*p.COMMON, *p.BUCKETS, *_METRIC, _AGG),
         (health.TIME, metrics.NAME, metrics.SERIES, *_METRIC_DIMS, *metrics.AGG_COLUMNS, metrics.VALUE),
         metrics.timeseries,

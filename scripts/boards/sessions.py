@@ -61,7 +61,7 @@ def _many() -> list[Any]:
             (0, 0, 24, 11),
             target("sessions", f"{shown} web_url", filters | {"sort": "-started_at", "limit": "200"}, **PAGES),
             shown, hidden="web_url", overrides={"id": panels.links(here, looks.to_web())},
-            widths={"id": 320, "status": 100} | dict.fromkeys(("hangs", "exceptions", "errors", "events", "metrics"), 90),
+            widths={"id": 320, "status": 100, "hangs": 80, "exceptions": 100, "errors": 80, "events": 80},
             nothing="No session in this range",
         ),
         panels.history(

@@ -1,4 +1,4 @@
-"""Write Grafana's files of datacat anew: dashboards and alert rules, into packaging/grafana."""
+"""Write what is made for Grafana anew: dashboards, alert rules, and the table of panels in docs/grafana.md."""
 
 import sys
 from pathlib import Path
@@ -7,14 +7,12 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from boards import files
 
-FOLDER = Path(__file__).parents[1] / "packaging/grafana"
-
 
 def main(argv: list[str]) -> int:
     """Write what differs; with --check only tell it, and return 1 when there is any."""
     found = 0
     for name, text in files.made().items():
-        path = FOLDER / name
+        path = files.ROOT / name
         if path.exists() and path.read_text(encoding="utf-8") == text:
             continue
         found += 1

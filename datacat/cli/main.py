@@ -25,6 +25,7 @@ COMMANDS = {
     "store": ("datacat.cli.store", "Look after the store on this machine: check, repair, back up, export."),
     "spool": ("datacat.cli.spool", "Look at journals on this machine; ship, export or drop them by hand."),
     "alerts": ("datacat.cli.alerts", "List what is watched and what fires; test the webhooks."),
+    "grafana": ("datacat.cli.grafana", "Write dashboards and alert rules for Grafana, settings for Prometheus."),
     "doctor": ("datacat.cli.doctor", "Find out what is wrong with the server, and what to do about it."),
 }
 """Subcommand: the module whose `command` it is, and the line that the help shows without loading it."""

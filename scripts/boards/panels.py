@@ -32,8 +32,10 @@ def _begun(panel: Any, title: str, answers: str, place: Place, query: Query | No
     x, y, width, height = place
     panel.title(title).description(answers).grid_pos(model.GridPos(h=height, w=width, x=x, y=y)).no_value(nothing)
     if query is None:
+        # What panel 1 was answered, not what it makes of it.
+        asked = {"refId": "A", "datasource": SHARED, "panelId": 1, "withTransforms": False}
         shared = kinds.DataSourceRef(type_val=SHARED["type"], uid=SHARED["uid"])
-        return panel.datasource(shared).targets([Query({"refId": "A", "datasource": SHARED, "panelId": 1})])
+        return panel.datasource(shared).targets([Query(asked)])
     return panel.datasource(SOURCE).targets([query])
 
 

@@ -188,7 +188,7 @@ def _hangs() -> list[Any]:
             nothing="No error in this range",
         ),
         panels.rows(
-            "Hangs",
+            "All hangs",
             "The hangs that began in the range, the newest first, and how each ended.",
             (0, 51, 24, 10),
             target("hangs", f"{shown} web_url", FLEET | {"sort": "-started_at", "limit": "100"}),

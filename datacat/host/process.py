@@ -136,6 +136,8 @@ class PidfdWatch:
         struct.pack_into("=Q", info, 0, PIDFD_INFO_EXIT)
         try:
             fcntl.ioctl(self._fd, PIDFD_GET_INFO, info)
+        except ProcessLookupError:  # it was reaped while the kernel looked: the next look tells
+            return None
         except OSError:  # an older kernel
             self._told_by_pidfd = False
             return None

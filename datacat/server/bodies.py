@@ -1,5 +1,6 @@
 """Bodies of requests and answers: read within limits before and after decompression, compressed when asked for."""
 
+import threading
 import zlib
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -16,6 +17,7 @@ MIN_COMPRESSED_BYTES = 1024
 _GZIP_WBITS = 31  # zlib's number for one gzip member with header and checksum
 _ZSTD_LEVEL = 1
 _GZIP_LEVEL = 1
+_of_thread = threading.local()
 
 
 def read(environ: dict[str, Any], limit: int = MAX_BATCH_BYTES) -> bytes:
@@ -143,8 +145,16 @@ def _gunzip(body: bytes, limit: int) -> bytes:
     return plain
 
 
+def _unpacker() -> zstandard.ZstdDecompressor:
+    """Return this thread's own: to make one costs as much as a small batch, and it may serve one thread at a time."""
+    found: zstandard.ZstdDecompressor | None = getattr(_of_thread, "unpacker", None)
+    if found is None:
+        found = _of_thread.unpacker = zstandard.ZstdDecompressor()
+    return found
+
+
 def _unzstd(body: bytes, limit: int) -> bytes:
-    unpacker = zstandard.ZstdDecompressor()
+    unpacker = _unpacker()
     try:
         size = zstandard.frame_content_size(body)
         if size > limit:

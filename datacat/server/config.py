@@ -9,6 +9,7 @@ import ipaddress
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from functools import lru_cache
 from pathlib import Path
 
 from datacat.errors import ConfigError
@@ -308,6 +309,7 @@ def read_file(path: Path) -> dict[str, object]:
     return values
 
 
+@lru_cache(maxsize=1024)
 def is_loopback(host: str) -> bool:
     """Return whether host is this machine and nobody else can reach it; another name than localhost is not known."""
     try:

@@ -6,6 +6,7 @@ import ipaddress
 import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -45,6 +46,8 @@ def client_address(environ: Mapping[str, Any], proxies: frozenset[str]) -> str:
     up.
     """
     address = _peer(environ)
+    if address not in proxies:
+        return address
     hops = [hop.strip() for hop in str(environ.get("HTTP_X_FORWARDED_FOR", "")).split(",")]
     while address in proxies and hops and _is_address(hops[-1].strip("[]")):
         address = hops.pop().strip("[]").removeprefix("::ffff:")
@@ -164,11 +167,7 @@ class Gate:
         return Refusal(403, "without a key only programs on this machine may use this server")
 
     def _check_host(self, host: str) -> None:
-        try:
-            # Host has no user information; what is behind an @ would be another name than the one before it.
-            name = (urlsplit(f"//{host}").hostname or "").lower() if "@" not in host else ""
-        except ValueError:
-            name = ""
+        name = _name(host)
         if name in self.hosts or (self.any_address and _is_address(name)):
             return
         raise Refusal(
@@ -217,6 +216,16 @@ def _peer(environ: Mapping[str, Any]) -> str:
     return str(environ.get("REMOTE_ADDR", "")).removeprefix("::ffff:")
 
 
+@lru_cache(maxsize=1024)
+def _name(host: str) -> str:
+    """Return the name in the value of a header Host, in lower case; empty when it is malformed."""
+    try:
+        # Host has no user information; what is behind an @ would be another name than the one before it.
+        return (urlsplit(f"//{host}").hostname or "").lower() if "@" not in host else ""
+    except ValueError:
+        return ""
+
+
 def _netloc(origin: str) -> str:
     """Return host and port of an origin in lower case; empty when it has none or is malformed."""
     try:
@@ -225,6 +234,7 @@ def _netloc(origin: str) -> str:
         return ""
 
 
+@lru_cache(maxsize=1024)
 def _is_address(name: str) -> bool:
     try:
         ipaddress.ip_address(name)

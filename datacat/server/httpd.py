@@ -22,6 +22,7 @@ from datacat.server.connections import Connections
 from datacat.server.exchange import NAME, error_answer
 from datacat.server.lanes import Lanes
 from datacat.server.probe import ask, own_address
+from datacat.server.traffic import never_wait
 from datacat.server.transport import MAX_HEADER_BYTES, Connection
 
 _log = logging.getLogger(__name__)
@@ -226,7 +227,7 @@ class Server(wsgi.Server):
 def _is_first(conn: Any) -> bool:
     """Return the lane of a request that has begun to come; what cannot be seen is no batch of a daemon's backlog."""
     try:
-        conn.socket.settimeout(0)
+        never_wait(conn.socket)
         return bool(_FIRST.match(conn.socket.recv(_PEEK_BYTES, socket.MSG_PEEK)))
     except (OSError, ValueError):  # it is all here already, or encrypted
         return True

@@ -12,6 +12,7 @@ import ssl
 import sys
 import time
 from email.utils import formatdate
+from functools import lru_cache
 from typing import Any
 
 from cheroot import server
@@ -27,7 +28,7 @@ from datacat.server.exchange import (
     error_answer,
     parse_headers,
 )
-from datacat.server.traffic import BUFFER_BYTES, RATE, WOULD_BLOCK, Whole, Writer, is_readable, pending
+from datacat.server.traffic import BUFFER_BYTES, RATE, WOULD_BLOCK, Whole, Writer, is_readable, never_wait, pending
 
 LINGER_S = 2.0
 """After a refusal, so long what the client still sends is read: a close would take the answer from it."""
@@ -147,7 +148,7 @@ class Connection(server.HTTPConnection):
         """Take what has come; True when there is a whole request, or what can only be refused, or the end."""
         while not self._is_whole():
             try:
-                self.socket.settimeout(0)
+                never_wait(self.socket)
                 part = self.socket.recv(max(BUFFER_BYTES, min(self._need - len(self._inbox), 4 * BUFFER_BYTES)))
             except WOULD_BLOCK:
                 return False
@@ -304,9 +305,8 @@ class Connection(server.HTTPConnection):
         keep = self.server.can_add_keepalive_connection
         lines_out = "".join([f"{name}: {value}\r\n" for name, value in told[1]])
         end = "\r\n" if keep else "Connection: close\r\n\r\n"
-        date = formatdate(usegmt=True)
         self.wfile.write(
-            f"HTTP/1.1 {told[0]}\r\n{lines_out}Date: {date}\r\nServer: {NAME}\r\n{end}".encode("latin-1") + body
+            f"HTTP/1.1 {told[0]}\r\n{lines_out}Date: {_date(int(time.time()))}\r\nServer: {NAME}\r\n{end}".encode("latin-1") + body
         )
         return bool(keep)
 
@@ -345,3 +345,9 @@ class Connection(server.HTTPConnection):
         except OSError:
             return False
         return time.monotonic() < self.deadline
+
+
+@lru_cache(maxsize=4)
+def _date(now_s: int) -> str:
+    """Return the value of the header Date (RFC 9110, 5.6.7)."""
+    return formatdate(now_s, usegmt=True)

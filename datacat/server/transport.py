@@ -306,7 +306,10 @@ class Connection(server.HTTPConnection):
         lines_out = "".join([f"{name}: {value}\r\n" for name, value in told[1]])
         end = "\r\n" if keep else "Connection: close\r\n\r\n"
         self.wfile.write(
-            f"HTTP/1.1 {told[0]}\r\n{lines_out}Date: {_date(int(time.time()))}\r\nServer: {NAME}\r\n{end}".encode("latin-1") + body
+            f"HTTP/1.1 {told[0]}\r\n{lines_out}Date: {_date(int(time.time()))}\r\nServer: {NAME}\r\n{end}".encode(
+                "latin-1"
+            )
+            + body
         )
         return bool(keep)
 

@@ -1,6 +1,9 @@
-"""A real server in a process of its own, and the command line as a user starts it."""
+"""A real server in a process of its own, the command line as a user starts it, and what is installed."""
 
 import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from system.box import BIN, Box
@@ -47,3 +50,28 @@ def cli(tmp_path_factory):
         yield Cli(box)
     finally:
         box.close()
+
+
+class Packages(NamedTuple):
+    """What is built of this tree."""
+
+    wheel: Path
+    sources: Path
+
+
+@pytest.fixture(scope="session")
+def packages(tmp_path_factory):
+    """Build the source package, and the wheel out of it, once for all tests of this folder."""
+    root = Path(__file__).parents[2]
+    folder = tmp_path_factory.mktemp("packages")
+    # A copy: setuptools writes into the folder that it builds from.
+    copy = folder / "copy"
+    copy.mkdir()
+    wanted = ["datacat", "packaging", "pyproject.toml", "README.md", "LICENSE", "MANIFEST.in"]
+    subprocess.run(["cp", "-a", *(str(root / name) for name in wanted), str(copy)], check=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "build", "--outdir", str(folder), str(copy)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    (wheel,), (sources,) = folder.glob("*.whl"), folder.glob("*.tar.gz")
+    return Packages(wheel, sources)

@@ -1,9 +1,6 @@
 """datacat grafana export: files with the server's address in them, and nothing of anybody else's is lost."""
 
-import importlib.util
 import json
-import subprocess
-import sys
 import tarfile
 import zipfile
 from pathlib import Path
@@ -163,24 +160,10 @@ def test_the_command_is_offered_and_explained(cli):
     assert "plain,grafana" in offered.stdout
 
 
-def test_wheel_and_source_package_carry_the_files_themselves(tmp_path):
-    if importlib.util.find_spec("build") is None:
-        pytest.fail("the package build is missing; run scripts/venv server,dev")
-    # A copy: setuptools writes into the folder that it builds from.
-    source = tmp_path / "source"
-    source.mkdir()
-    wanted = ["datacat", "packaging", "pyproject.toml", "README.md", "LICENSE", "MANIFEST.in"]
-    subprocess.run(["cp", "-a", *(str(ROOT / name) for name in wanted), str(source)], check=True)
-    done = subprocess.run(
-        [sys.executable, "-m", "build", "--outdir", str(tmp_path), str(source)],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
-    (wheel,) = tmp_path.glob("*.whl")
-    with zipfile.ZipFile(wheel) as packed:
+def test_wheel_and_source_package_carry_the_files_themselves(packages):
+    with zipfile.ZipFile(packages.wheel) as packed:
         for name in shipped():
             assert packed.read(f"datacat/cli/grafana_files/{name}") == (SOURCE / name).read_bytes()
-    (sources,) = tmp_path.glob("*.tar.gz")
-    with tarfile.open(sources) as packed:
+    with tarfile.open(packages.sources) as packed:
         found = {member.name.partition("/")[2] for member in packed.getmembers() if member.isfile()}
     assert {f"datacat/cli/grafana_files/{name}" for name in shipped()} <= found

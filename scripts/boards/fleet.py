@@ -3,7 +3,7 @@
 from typing import Any
 
 from boards import board, looks, panels
-from boards.targets import FLEET, SERIES, target
+from boards.targets import BARS, FLEET, SERIES, target
 from grafana_foundation_sdk.models.common import StackingMode
 
 UID = "datacat-fleet"
@@ -91,8 +91,8 @@ def _over_time() -> list[Any]:
             "Started, crashed, hung",
             "Sessions by when they started; of those, how many crashed and how many hung, whenever that was.",
             (14, 6, 10, 9),
-            target("sessions/timeseries", "time started crashed hung", SERIES | {"measures": "started,crashed,hung"},
-                   "timeseries"),
+            target("sessions/timeseries", "time started crashed hung",
+                   SERIES | BARS | {"measures": "started,crashed,hung"}, "timeseries"),
             "short", bars=True, calcs=("sum",), low=0,
             names={
                 "started": ("Started", _COLORS["ended"]), "crashed": ("Crashed", _COLORS["crashed"]),
@@ -101,20 +101,21 @@ def _over_time() -> list[Any]:
         ),
         panels.series(
             "Crash-free rate by version",
-            "Of the sessions of a version that started in each bucket, the share that has not crashed. Buckets with "
-            "fewer than 20 sessions are left out: one crash of three says nothing.",
+            "Of the sessions of a version that started in each of 24 parts of the range, the share that has not "
+            "crashed. Parts with fewer than 10 sessions are left out: one crash of three says nothing.",
             (0, 15, 12, 9),
             target("sessions/timeseries", "time version crash_free_rate",
-                   SERIES | by_version | {"measures": "crash_free_rate", "min_sessions": "20"}, "timeseries"),
+                   SERIES | by_version | {"measures": "crash_free_rate", "min_sessions": "10", "max_points": "24"},
+                   "timeseries"),
             "percentunit", named_by="version", low=0.9, high=1, decimals=2, calcs=("mean", "min"), right=True,
-            levels=looks.FREE, nothing="No version with 20 sessions in a bucket",
+            levels=looks.FREE, nothing="No version with 10 sessions in a 24th of the range",
         ),
         panels.series(
             "Version adoption",
             "Which part of the sessions that started in each bucket each version has.",
             (12, 15, 12, 9),
             target("sessions/timeseries", "time version share_sessions",
-                   SERIES | by_version | {"measures": "share_sessions"}, "timeseries"),
+                   SERIES | by_version | BARS | {"measures": "share_sessions"}, "timeseries"),
             "percentunit", named_by="version", stacked=StackingMode.PERCENT, calcs=("lastNotNull",), right=True,
             decimals=1,
         ),

@@ -3,7 +3,7 @@
 from typing import Any
 
 from boards import board, looks, panels
-from boards.targets import FLEET, INTERVAL, SPAN, target
+from boards.targets import BARS, FLEET, INTERVAL, SPAN, target
 from grafana_foundation_sdk.models.common import StackingMode
 
 UID = "datacat-sessions"
@@ -108,7 +108,8 @@ def _one() -> list[Any]:
             "Events by name",
             "How many events of each name the session logged in each bucket.",
             (14, 27, 10, 6),
-            target("events/timeseries", "time name count", _ONE | INTERVAL | {"by": "name", "top": "8"}, "timeseries"),
+            target("events/timeseries", "time name count", _ONE | INTERVAL | BARS | {"by": "name", "top": "8"},
+                   "timeseries"),
             "short", named_by="name", bars=True, stacked=StackingMode.NORMAL, calcs=("sum",), low=0, nothing=_CHOOSE,
         ),
         panels.series(

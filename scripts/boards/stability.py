@@ -3,7 +3,7 @@
 from typing import Any
 
 from boards import board, looks, panels
-from boards.targets import FLEET, SERIES, target
+from boards.targets import BARS, FLEET, SERIES, target
 from grafana_foundation_sdk.models.common import StackingMode
 
 UID = "datacat-stability"
@@ -77,14 +77,14 @@ def _over_time() -> list[Any]:
             "Crashes by when they happened, by version.",
             (0, 7, 12, 9),
             target("sessions/timeseries", "time version crashed",
-                   SERIES | _BY_VERSION | {"measures": "crashed", "attribute": "event"}, "timeseries"),
+                   SERIES | BARS | _BY_VERSION | {"measures": "crashed", "attribute": "event"}, "timeseries"),
             "short", named_by="version", bars=True, stacked=StackingMode.NORMAL, calcs=("sum",), right=True, low=0,
         ),
         panels.series(
             "Hangs over time",
             "Hangs by when they began, by version.",
             (12, 7, 12, 9),
-            target("hangs/timeseries", "time version count", SERIES | _BY_VERSION | {"measures": "count"},
+            target("hangs/timeseries", "time version count", SERIES | BARS | _BY_VERSION | {"measures": "count"},
                    "timeseries"),
             "short", named_by="version", bars=True, stacked=StackingMode.NORMAL, calcs=("sum",), right=True, low=0,
         ),
@@ -150,7 +150,8 @@ def _hangs() -> list[Any]:
             "How long the hangs took that began in each bucket and were recovered from: the median, and what 95 % did "
             "not exceed.",
             (0, 34, 8, 8),
-            target("hangs/timeseries", "time ttr_p50 ttr_p95", SERIES | {"measures": "ttr_p50,ttr_p95"}, "timeseries"),
+            target("hangs/timeseries", "time ttr_p50 ttr_p95", SERIES | BARS | {"measures": "ttr_p50,ttr_p95"},
+                   "timeseries"),
             "s", names={"ttr_p50": ("Median", looks.COLORS["line-0"]), "ttr_p95": ("95 %", _WARN)}, low=0,
             nothing="No hang in this range was recovered from",
         ),
@@ -183,7 +184,7 @@ def _hangs() -> list[Any]:
             "Events of level error and critical, by name: what apps log before it gets worse.",
             (8, 42, 16, 9),
             target("events/timeseries", "time name count",
-                   SERIES | {"severity": "error,critical", "by": "name", "top": "8"}, "timeseries"),
+                   SERIES | BARS | {"severity": "error,critical", "by": "name", "top": "8"}, "timeseries"),
             "short", named_by="name", bars=True, stacked=StackingMode.NORMAL, calcs=("sum",), right=True, low=0,
             nothing="No error in this range",
         ),

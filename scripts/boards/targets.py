@@ -29,6 +29,8 @@ FILTERS = {"product": "${product:csv}", "version": "${version:csv}"}
 INTERVAL = {"interval": "${__interval_ms}"}
 FLEET = SPAN | FILTERS
 SERIES = FLEET | INTERVAL
+BARS = {"max_points": "60"}
+"""So many bars can be told apart in half a screen."""
 
 
 class Query(Dataquery):

@@ -1,6 +1,8 @@
 """datacat grafana export: files with the server's address in them, and nothing of anybody else's is lost."""
 
 import json
+import subprocess
+import sys
 import tarfile
 import zipfile
 from pathlib import Path
@@ -167,3 +169,11 @@ def test_wheel_and_source_package_carry_the_files_themselves(packages):
     with tarfile.open(packages.sources) as packed:
         found = {member.name.partition("/")[2] for member in packed.getmembers() if member.isfile()}
     assert {f"datacat/cli/grafana_files/{name}" for name in shipped()} <= found
+
+
+def test_the_command_needs_neither_the_server_nor_what_makes_the_files():
+    program = "import sys; from datacat.cli import grafana; grafana.made('http://x'); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    loaded = {name.partition(".")[0] for name in done.stdout.split()}
+    assert loaded.isdisjoint({"cherrypy", "semidbm", "jinja2", "yaml", "grafana_foundation_sdk"})
+    assert "datacat.server" not in done.stdout.split()

@@ -66,6 +66,13 @@ def test_everything_inside_loads_on_each_python_that_is_here(unpacked, version):
     assert run.returncode == 0, run.stderr
 
 
+def test_the_files_of_grafana_are_in_it(unpacked):
+    source = CHECKOUT / "packaging/grafana"
+    for path in (source / "dashboards").iterdir():
+        packed = unpacked / "usr/lib/datacat/datacat/cli/grafana_files" / path.relative_to(source)
+        assert packed.read_bytes() == path.read_bytes()
+
+
 def test_nothing_in_the_package_names_the_machine_that_built_it(unpacked):
     here = str(CHECKOUT).encode()
     scripts = [path for path in unpacked.rglob("*") if path.is_file() and not path.is_symlink()]

@@ -36,7 +36,7 @@ def set_up(level: str, log_file: str, environ: Mapping[str, str]) -> None:
         handler = logging.StreamHandler()
     handler.setFormatter(_Priorities() if not log_file and is_journal(environ, 2) else _with_time())
     # No line of ours tells the place or the process, and each request has one (Python's logging HOWTO, "Optimization").
-    logging._srcfile = None
+    logging._srcfile = None  # noqa: SLF001 the switch that the HOWTO names
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
 

@@ -57,7 +57,7 @@ def fleet_variables() -> list[Any]:
         source_variable(),
         values("product", "Product", "Only sessions of these products.", "product", {}),
         values("version", "Version", "Only sessions of these versions, newest first.", "version",
-               {"product": "${product:csv}"}),
+               {"product": "${product:doublequote}"}),
     ]  # fmt: skip
 
 

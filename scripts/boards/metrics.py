@@ -8,7 +8,7 @@ from boards.targets import FILTERS, FLEET, SERIES, SPAN, target
 from datacat.server.query.metrics import AGGS
 
 UID = "datacat-metrics"
-_ONE = {"name": "${metric:csv}"}
+_ONE = {"name": "${metric:doublequote}"}
 _BY = ("version", "product", "hostname", "session")
 
 

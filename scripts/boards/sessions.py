@@ -23,7 +23,7 @@ PAGES = {
 
 def made() -> dict[str, Any]:
     """Return the dashboard."""
-    own = {"product": "${product:csv}", "version": "${version:csv}"}
+    own = {"product": "${product:doublequote}", "version": "${version:doublequote}"}
     return board.dashboard(
         UID,
         "datacat · Sessions",
@@ -47,7 +47,7 @@ def _many() -> list[Any]:
         "id status product version hostname started_at duration_seconds end_reason hangs exceptions errors events "
         "metrics"
     )
-    filters = FLEET | {"status": "${status:csv}", "hostname": "${hostname:csv}"}
+    filters = FLEET | {"status": "${status:doublequote}", "hostname": "${hostname:doublequote}"}
     here = looks.link(
         "Look into this session",
         "/d/datacat-sessions?var-session=${__data.fields.id:percentencode}&${__url_time_range}&${datasource:queryparam}"
@@ -117,7 +117,7 @@ def _one() -> list[Any]:
             "The mean of the chosen metrics of the session in each bucket.",
             (14, 33, 10, 6),
             target("metrics/timeseries", "time name value",
-                   _ONE | INTERVAL | {"name": "${metric:csv}", "agg": "avg", "by": "name"}, "timeseries"),
+                   _ONE | INTERVAL | {"name": "${metric:doublequote}", "agg": "avg", "by": "name"}, "timeseries"),
             "short", named_by="name", calcs=("mean", "max"), nothing=_CHOOSE,
         ),
         panels.rows(

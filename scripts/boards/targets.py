@@ -25,7 +25,7 @@ TYPES = {
 """Kind of a column: the type that Infinity gives the field."""
 SPAN = {"from": "${__timeFrom}", "to": "${__timeTo}"}
 """Replaced by the plugin, not by the browser: a panel's own time range and that of an alert rule are heeded."""
-FILTERS = {"product": "${product:csv}", "version": "${version:csv}"}
+FILTERS = {"product": "${product:doublequote}", "version": "${version:doublequote}"}
 INTERVAL = {"interval": "${__interval_ms}"}
 FLEET = SPAN | FILTERS
 SERIES = FLEET | INTERVAL

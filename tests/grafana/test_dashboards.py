@@ -190,14 +190,14 @@ def test_variables_are_asked_for_again_when_the_range_changes(dashboard):
             assert variable["current"]["value"] == ["$__all"]
 
 
-def test_every_variable_that_is_named_exists_and_lists_are_written_with_commas(dashboard):
+def test_every_variable_that_is_named_exists_and_lists_are_written_with_quotes(dashboard):
     known = variables(dashboard)
     for text in strings(dashboard):
         for name, form in re.findall(r"\$\{(\w+)(?::(\w+))?\}", text):
             if name in MACROS or name in PLAIN:
                 continue
             assert name in known, text
-            assert not known[name].get("multi") or form in ("csv", "queryparam"), text
+            assert not known[name].get("multi") or form in ("doublequote", "queryparam"), text
         for name in re.findall(r"\$([A-Za-z]\w*)", text):
             assert name in known, text
 

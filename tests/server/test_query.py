@@ -6,6 +6,8 @@ import io
 import pytest
 from querying import MINUTE, ask, rows
 
+from datacat.server.query import asked
+
 
 @pytest.fixture
 def fleet(server):
@@ -116,6 +118,10 @@ def test_the_biggest_groups_stay_and_the_rest_is_other(fleet):
         ("version=$__all", 3),
         ("version=nothing", 0),
         ("version=1\\,0", 0),
+        ('version="1.0"', 2),
+        ('version="1.0","1.1"', 3),
+        ('version="1.0,1.1"', 0),
+        ('version="1.0","1.1', 2),
         ("hostname=host2", 2),
         ("machine=m1", 1),
         ("status=crashed", 1),
@@ -127,6 +133,22 @@ def test_the_biggest_groups_stay_and_the_rest_is_other(fleet):
 def test_filters_of_every_kind(fleet, query, started):
     (row,) = fleet.get(f"/api/query/summary?from=-3h&{query}").json["rows"]
     assert row["started"] == started
+
+
+@pytest.mark.parametrize(
+    ("text", "items"),
+    [
+        ("", [""]), ("a", ["a"]), ("a,b", ["a", "b"]), (",a", ["", "a"]), ("a\\,b,c\\\\", ["a,b", "c\\"]), ("a\\", ["a\\"]),
+        ('"a, b","c"', ["a, b", "c"]), ('"say \\"a, b\\"",c', ['say "a, b"', "c"]), ('""', [""]), ('"back\\slash"', ["back\\slash"]),
+        ('"', ['"']), ('"a', ['"a']), ('"a,b', ['"a', "b"]), ('a "b"', ['a "b"']), ('"a" b,c', ['"a" b', "c"]),
+    ],
+)  # fmt: skip
+def test_a_list_is_split_at_commas_that_are_neither_escaped_nor_in_quotes(text, items):
+    assert asked.split(text) == items
+
+
+def test_a_list_of_nothing_but_quotes_is_split_in_no_time():
+    assert len(asked.split(',"x' * 50_000)) == 50_001
 
 
 @pytest.mark.parametrize(

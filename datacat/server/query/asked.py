@@ -1,5 +1,6 @@
 """Parameters of a request -> what is asked, checked against the endpoint's table. Pure; refusals name the parameter."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -109,20 +110,27 @@ def read(
 
 
 def split(text: str) -> list[str]:
-    r"""Return the items of a comma list; \, is a comma and \\ a backslash inside of one."""
-    items, item, escaped = [], [], False
-    for letter in text:
-        if escaped:
-            item.append(letter if letter in ",\\" else "\\" + letter)
-            escaped = False
-        elif letter == "\\":
-            escaped = True
-        elif letter == ",":
-            items.append("".join(item))
-            item = []
+    r"""Return the items of a comma list; \, is a comma and \\ a backslash inside of one.
+
+    An item in double quotes is what is in them, commas as well, and \" a quote: Grafana's format doublequote.
+    """
+    items, at, closes = [], 0, True
+    while at <= len(text):
+        found = _QUOTED.match(text, at) if closes else None
+        if found:
+            items.append(found[1].replace('\\"', '"'))
         else:
-            item.append(letter)
-    return [*items, "".join(item) + ("\\" if escaped else "")]
+            # Where none closes none does further on: so that a text of nothing but quotes is read once.
+            closes = closes and text[at : at + 1] != '"'
+            found = next(_PLAIN.finditer(text, at))
+            items.append(_ESCAPED.sub(r"\1", found[0]))
+        at = found.end() + 1
+    return items
+
+
+_QUOTED = re.compile(r'"(.*?)(?<!\\)"(?=,|\Z)', re.DOTALL)
+_PLAIN = re.compile(r"(?:[^,\\]|\\.|\\\Z)*", re.DOTALL)
+_ESCAPED = re.compile(r"\\([,\\])")
 
 
 def _value(parameter: Parameter, given: list[str], now_us: int) -> Any:

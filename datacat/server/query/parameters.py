@@ -6,7 +6,8 @@ from datacat.wire.routes import END_REASONS, STATUS_CODES
 
 MAX_ROWS = 1000
 _HELP = (
-    "repeat it, or separate values by commas (\\, is a comma); empty, * and All mean no filter, a leading ! means not"
+    'repeat it, or separate values by commas (\\, is a comma, as any in "double quotes" is); empty, * and All mean '
+    "no filter, a leading ! means not"
 )
 
 FORMAT = Parameter("format", "word", "how the rows are written", ("json", "csv", "ndjson"), "json")

@@ -79,7 +79,8 @@ class Segments:
         self._descriptors = descriptors
         self._synced_later = synced_later
         self._lock = threading.Lock()
-        self._synced = threading.Condition(self._lock)
+        self._sleepers: deque[tuple[int, threading.Lock]] = deque()
+        """Who waits for the leader: the ticket, and a lock that is let go of to wake that thread alone."""
         self._syncing = False
         self._written = 0
         self._written_bytes = 0
@@ -146,19 +147,22 @@ class Segments:
             self._commit(ticket, sync=True, force=True)
 
     def _commit(self, ticket: int, *, sync: bool, force: bool = False) -> None:
-        with self._synced:
-            while force or self._durable < ticket:
+        while force or self._durable < ticket:
+            with self._lock:
                 self._refuse_if_failed()
                 if not self._syncing:
+                    self._syncing = True
+                    goal = self._written
+                    dirty: list[Segment] = []
+                    if sync:
+                        dirty, self._dirty = list(self._dirty.values()), {}
                     break
-                self._synced.wait()
-            else:
-                return
-            self._syncing = True
-            goal = self._written
-            dirty: list[Segment] = []
-            if sync:
-                dirty, self._dirty = list(self._dirty.values()), {}
+                woken = threading.Lock()
+                woken.acquire()
+                self._sleepers.append((ticket, woken))
+            woken.acquire()
+        else:
+            return
         failure: StoreError | None = StoreError("a commit was interrupted", hint="restart the server")
         try:
             for segment in dirty:
@@ -171,7 +175,7 @@ class Segments:
             failure = error
             _log.error("the store takes no more writes: %s", error)
         finally:
-            with self._synced:
+            with self._lock:
                 self._syncing = False
                 self._failed = self._failed or failure
                 if not failure:
@@ -179,9 +183,23 @@ class Segments:
                     for segment in dirty:
                         if self._active[segment.merged] is not segment and segment.number not in self._dirty:
                             segment.keep_open(False)
-                self._synced.notify_all()
+                self._wake(everybody=bool(failure))
         if failure:
             raise failure
+
+    def _wake(self, *, everybody: bool) -> None:
+        """Wake those whose ticket is durable, and one more to be the next leader; the caller holds the lock.
+
+        To wake them all would cost each batch several switches between threads, most of them only to wait again.
+        """
+        sleepers, self._sleepers = self._sleepers, deque()
+        leads = False
+        for ticket, woken in sleepers:
+            if everybody or ticket <= self._durable or not leads:
+                leads = leads or ticket > self._durable
+                woken.release()
+            else:
+                self._sleepers.append((ticket, woken))
 
     def read(self, key: bytes, place: Place) -> bytes:
         """Return an entry. Raises: KeyError when it is not in that segment (any more); Corrupt, StoreError."""

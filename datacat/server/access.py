@@ -1,4 +1,8 @@
-"""One line for each request: id, route, status, time, bytes; never a path, a query, a body or a key."""
+"""One line for each request: id, route, status, time, bytes; never a path, a query, a body or a key.
+
+A batch that was stored has its line at the level debug alone: each app sends one every few seconds, and a thousand lines
+a second in a journal cost more than the batches do, and drown the others.
+"""
 
 import itertools
 import logging
@@ -16,6 +20,9 @@ _log = logging.getLogger("datacat.requests")
 REQUEST_ID = "X-Request-Id"
 """Every answer of an application has it; a client that names it can be found in the log."""
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+_MANY = ("POST", "/api/sessions/{id}/batches", 200)
+"""Method, route and status of the requests that are told at debug alone."""
 
 Application = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
@@ -41,21 +48,23 @@ class Access:
                 return start_response(status, [*headers, (REQUEST_ID, request_id)], *more)
 
             answered = app(environ, start)
-            if self._form() == "off":
+            method, route = environ.get("REQUEST_METHOD", ""), environ.get(ROUTE, ["other"])[0]
+            level = logging.DEBUG if (method, route, *told) == _MANY else logging.INFO
+            if self._form() == "off" or not _log.isEnabledFor(level):
                 return answered
 
             def done(size: int) -> None:
-                method = environ.get("REQUEST_METHOD", "")
                 self._write(
+                    level,
                     {
                         "id": request_id,
                         "method": method if method in _METHODS else "other",
-                        "route": environ.get(ROUTE, ["other"])[0],
+                        "route": route,
                         "status": told[0] if told else 500,
                         "ms": round((time.perf_counter() - began) * 1000, 3),
                         "bytes": size,
                         "client": environ.get("REMOTE_ADDR", ""),
-                    }
+                    },
                 )
 
             if isinstance(answered, list):
@@ -69,15 +78,16 @@ class Access:
         """Write the line of a request that the HTTP server answered itself."""
         if self._form() != "off":
             request_id = f"{self._prefix}-{next(self._number):x}"
-            self._write({"id": request_id, "method": "other", "route": "none", "status": status, "client": address})
+            line = {"id": request_id, "method": "other", "route": "none", "status": status, "client": address}
+            self._write(logging.INFO, line)
 
-    def _write(self, told: dict[str, Any]) -> None:
+    def _write(self, level: int, told: dict[str, Any]) -> None:
         if self._form() == "json":
             now = time.time()
             stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now)) + f".{int(now % 1 * 1e6):06d}Z"
-            _log.info("%s", msgspec.json.encode({"timestamp": stamp, **told}).decode(), extra={"bare": True})
+            _log.log(level, "%s", msgspec.json.encode({"timestamp": stamp, **told}).decode(), extra={"bare": True})
         else:
-            _log.info("%s", " ".join([f"{name}={value}" for name, value in told.items()]))
+            _log.log(level, "%s", " ".join([f"{name}={value}" for name, value in told.items()]))
 
 
 class _Counted:

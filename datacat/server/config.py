@@ -216,7 +216,8 @@ class Config:
         word(FORMS),
         f"one of {', '.join(FORMS)}",
         "How each request is logged: a line of text, a JSON object, or not at all. A line has id, method, route, "
-        "status, time in ms, bytes of the answer and address; never a path, a query, a body or a key.",
+        "status, time in ms, bytes of the answer and address; never a path, a query, a body or a key. A batch that was "
+        "stored has a line at the log level debug alone.",
         live=True,
     )
     log_file: str = setting(

@@ -70,3 +70,20 @@ def test_a_method_that_nobody_knows_is_not_written_down(client, written):
     client.request(f"X{SECRET}", "/whole")
     assert "method=other" in written()[0]
     assert SECRET not in written()[0]
+
+
+@pytest.mark.parametrize(("status", "level"), [("200 OK", "DEBUG"), ("409 Conflict", "INFO")])
+def test_a_batch_that_was_stored_is_told_at_debug_alone(caplog, status, level):
+    def app(environ, start_response):
+        environ[ROUTE] = ["/api/sessions/{id}/batches"]
+        start_response(status, [])
+        return [b""]
+
+    caplog.set_level(logging.DEBUG, "datacat.requests")
+    client = Client(Access(lambda: "text").around(app))
+    client.request("POST", "/api/sessions/x/batches")
+    assert [record.levelname for record in caplog.records] == [level]
+    caplog.clear()
+    caplog.set_level(logging.INFO, "datacat.requests")
+    client.request("POST", "/api/sessions/x/batches")
+    assert [record.levelname for record in caplog.records] == [level] * (level == "INFO")

@@ -1,7 +1,7 @@
 """One line for each request: id, route, status, time, bytes; never a path, a query, a body or a key.
 
-A batch that was stored has its line at the level debug alone: each app sends one every few seconds, and a thousand lines
-a second in a journal cost more than the batches do, and drown the others.
+A batch that was stored has its line at the level debug alone: each app sends one every few seconds, and a thousand
+lines a second in a journal cost more than the batches do, and drown the others.
 """
 
 import itertools

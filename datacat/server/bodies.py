@@ -14,6 +14,8 @@ MAX_REQUEST_BYTES = MAX_BATCH_BYTES + 64 * 1024
 """A body as it travels: what cannot be compressed grows a little."""
 MIN_COMPRESSED_BYTES = 1024
 """Less than this fits into one packet anyway."""
+RECEIVED = "datacat.received"
+"""In the environment of a request: a list whose one member is how many bytes of its body were read, as it travels."""
 _GZIP_WBITS = 31  # zlib's number for one gzip member with header and checksum
 _ZSTD_LEVEL = 1
 _GZIP_LEVEL = 1
@@ -47,6 +49,8 @@ def receive(environ: dict[str, Any], limit: int = MAX_BATCH_BYTES) -> bytes:
         body = source.read(length) if length else b""
         if len(body) < length:
             raise Refusal(400, f"the body has {len(body)} bytes, Content-Length says {length}")
+    if told := environ.get(RECEIVED):
+        told[0] += len(body)
     return body
 
 

@@ -204,6 +204,14 @@ class Config:
     backup_keep: int = setting(
         7, whole(1, 10_000), "a whole number from 1 to 10000", "How many of those copies are kept.", live=True
     )
+    metrics_by_version: bool = setting(
+        False,
+        switch,
+        "true or false",
+        "Let /metrics also tell how many sessions are active by product and version, for the ten versions of each "
+        "product that have the most; at most 561 more series.",
+        live=True,
+    )
     log_level: str = setting(
         "info",
         word(LOG_LEVELS),

@@ -1,35 +1,43 @@
 """/metrics for Prometheus: the fleet, what comes in, and the server itself, in text or OpenMetrics.
 
 Counts are those since this server started and only grow. Labels are bounded: products, statuses, routes, reasons;
-never ids, hosts, or names that an app makes up.
+never ids, hosts, or names that an app makes up. docs/operations.md has the table.
 """
 
 import platform
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import accumulate
+from collections.abc import Callable, Iterable, Iterator
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, InfoMetricFamily
+from prometheus_client.core import InfoMetricFamily
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric
 
 from datacat import __version__
+from datacat.errors import StoreError
+from datacat.server import served
+from datacat.server.config import Live
 from datacat.server.pulse import Pulse
 from datacat.server.router import Answer, Request, Route
-from datacat.server.served import BOUNDS_S
-from datacat.store import Store
-from datacat.store.tally import DURATION_BOUNDS_S, HANG_BOUNDS_S, Distribution, Tally
+from datacat.server.series import OTHER, Labels, counter, counters, gauge, gauges, histogram
+from datacat.store import Store, timed
+from datacat.store.fleet import Shelves
+from datacat.store.tally import DURATION_BOUNDS_S, HANG_BOUNDS_S, OUTCOMES, Tally
 from datacat.wire.routes import STATUS_CODES
 
 MAX_PRODUCTS = 50
-"""The products with the most sessions have a label of their own, all others together are OTHER."""
+"""So many products have a label of their own, all others together are OTHER."""
 MAX_REASONS = 20
-OTHER = "other"
+"""The same for reasons of dropped records: they are words of clients."""
+MAX_VERSIONS = 10
+"""The versions of a product with the most active sessions have a series of their own."""
+STUCK_S = 10.0
+"""The store does not take writes when one has waited for so long."""
 _CACHE_US = 10_000_000
 """What takes a look at every product is not looked at more often, however many scrape."""
 _US = 1_000_000
-
+_KINDS = ("session", "event", "metric", "state", "heartbeat")
+_READING = frozenset({"GET", "HEAD", "OPTIONS"})
 
 _BY_PRODUCT: tuple[tuple[str, str, Callable[[Tally], int]], ...] = (
     ("datacat_sessions_started", "Sessions that came.", lambda tally: tally.started),
@@ -42,11 +50,12 @@ _BY_PRODUCT: tuple[tuple[str, str, Callable[[Tally], int]], ...] = (
 class Exposition:
     """The handler of /metrics. Any thread."""
 
-    def __init__(self, store: Store, pulse: Pulse, clock_us: Callable[[], int]) -> None:
+    def __init__(self, store: Store, pulse: Pulse, clock_us: Callable[[], int], live: Live) -> None:
         self._registry = CollectorRegistry(auto_describe=False)
         for collector in (PlatformCollector, ProcessCollector, GCCollector):
             collector(registry=self._registry)
-        self._registry.register(Fleet(store, clock_us))
+        self._registry.register(Kept(Fleet(store, live), clock_us))
+        self._registry.register(Kept(Room(store, pulse, live), clock_us))
         self._registry.register(Server(store, pulse))
 
     def routes(self) -> list[Route]:
@@ -59,65 +68,128 @@ class Exposition:
         return Answer(200, encode(self._registry), {"Content-Type": content_type})
 
 
-class Fleet:
-    """Collects what is known of the sessions, by product."""
+class Kept:
+    """What another collector found, at most ten seconds old."""
 
-    def __init__(self, store: Store, clock_us: Callable[[], int]) -> None:
-        self._store = store
+    def __init__(self, source: "Fleet | Room", clock_us: Callable[[], int]) -> None:
+        self._source = source
         self._clock_us = clock_us
         self._kept: list[Metric] = []
         self._kept_at = 0
 
     def collect(self) -> Iterable[Metric]:
-        """Return the metrics, at most ten seconds old."""
+        """Return the metrics."""
         now_us = self._clock_us()
         if not self._kept or now_us - self._kept_at >= _CACHE_US or now_us < self._kept_at:
-            self._kept, self._kept_at = list(self._collect()), now_us
+            self._kept, self._kept_at = list(self._source.collect()), now_us
         return self._kept
 
-    def _collect(self) -> Iterator[Metric]:
-        fleet = self._store.fleet
-        statuses: dict[str, Counter[str]] = {}
-        oldest = 0
+
+class Fleet:
+    """Collects what is known of the sessions, by product."""
+
+    def __init__(self, store: Store, live: Live) -> None:
+        self._store = store
+        self._live = live
+        self._labels = Labels(MAX_PRODUCTS)
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the metrics of this moment."""
+        fleet, label = self._store.fleet, self._labels.of
         with fleet.reading() as shelves:
-            for (product, _), shelf in shelves.items():
-                counts = statuses.setdefault(product, Counter())
-                still = Counter(status for _, status in shelf.open.values())
-                gone = {"crashed": len(shelf.crashed), "abnormal": len(shelf.abnormal)}
-                counts.update(still)
-                counts.update(gone)
-                counts["ended"] += len(shelf) - sum(still.values()) - sum(gone.values())
-                if len(shelf):
-                    oldest = min(oldest or shelf.created[0], shelf.created[0])
-            tallies = dict(fleet.tallies)
+            statuses, active, oldest = _counted(shelves)
+            tallies = {product: tally.copy() for product, tally in fleet.tallies.items()}
             heard = max(fleet.heard.values(), default=0)
-        label = labels({product: sum(counts.values()) for product, counts in statuses.items()})
-        sessions = GaugeMetricFamily(
-            "datacat_sessions", "Sessions by product and status.", labels=["product", "status"]
-        )
-        merged: dict[str, Counter[str]] = {}
+        sizes = Counter({product: sum(counts.values()) for product, counts in statuses.items()})
+        sizes.update({product: tally.started for product, tally in tallies.items()})
+        self._labels.see(sizes)
+        # From the beginning, with 0: what first appears with 1 is no increase to Prometheus.
+        tallies = {product: Tally() for product in statuses} | tallies
+        sessions: Counter[tuple[str, ...]] = Counter()
         for product, counts in statuses.items():
-            merged.setdefault(label(product), Counter()).update(counts)
-        for product, counts in sorted(merged.items()):
             for status in STATUS_CODES:
-                sessions.add_metric([product, status], counts[status])
-        yield sessions
-        yield _gauge("datacat_store_oldest_session_timestamp_seconds", "When the oldest session began.", oldest / _US)
-        yield _gauge("datacat_last_ingest_timestamp_seconds", "When the server last got anything.", heard / _US)
+                sessions[label(product), status] += counts[status]
+        yield gauges("datacat_sessions", "Sessions by product and status.", ["product", "status"], sessions)
+        if self._live.now.metrics_by_version:
+            text = "Sessions whose status is active, by product and version."
+            yield gauges("datacat_sessions_active_by_version", text, ["product", "version"], self._versions(active))
+        yield gauge("datacat_store_oldest_session_timestamp_seconds", "When the oldest session began.", oldest / _US)
+        yield gauge("datacat_last_ingest_timestamp_seconds", "When the server last got anything.", heard / _US)
         for name, text, pick in _BY_PRODUCT:
             sums: Counter[tuple[str, ...]] = Counter()
             for product, tally in tallies.items():
                 sums[(label(product),)] += pick(tally)
-            yield _counter(name, text, ["product"], sums)
+            yield counters(name, text, ["product"], sums)
         outcomes: Counter[tuple[str, ...]] = Counter()
         for product, tally in tallies.items():
-            for outcome, count in tally.ended.items():
-                outcomes[label(product), outcome] += count
-        yield _counter("datacat_sessions_ended", "Sessions that ended, by outcome.", ["product", "outcome"], outcomes)
-        yield _histogram("datacat_session_duration_seconds", "How long sessions lasted.", DURATION_BOUNDS_S,
-                         [(label(product), tally.durations) for product, tally in tallies.items()])  # fmt: skip
-        yield _histogram("datacat_session_hang_seconds", "How long it took to recover from hangs.", HANG_BOUNDS_S,
-                         [(label(product), tally.recovered) for product, tally in tallies.items()])  # fmt: skip
+            for outcome in OUTCOMES.values():
+                outcomes[label(product), outcome] += tally.ended[outcome]
+        yield counters("datacat_sessions_ended", "Sessions that ended, by outcome.", ["product", "outcome"], outcomes)
+        lasted = [(label(product), tally.durations.counts, tally.durations.sum) for product, tally in tallies.items()]
+        yield histogram("datacat_session_duration_seconds", "How long sessions lasted.", "product",
+                        DURATION_BOUNDS_S, lasted)  # fmt: skip
+        hung = [(label(product), tally.recovered.counts, tally.recovered.sum) for product, tally in tallies.items()]
+        yield histogram("datacat_session_hang_seconds", "How long it took to recover from hangs.", "product",
+                        HANG_BOUNDS_S, hung)  # fmt: skip
+
+    def _versions(self, active: dict[str, Counter[str]]) -> Counter[tuple[str, ...]]:
+        found: Counter[tuple[str, ...]] = Counter()
+        for product, versions in active.items():
+            own = {version for version, _ in versions.most_common(MAX_VERSIONS)}
+            for version, count in versions.items():
+                named = version in own and self._labels.of(product) == product
+                found[self._labels.of(product), version if named else OTHER] += count
+        return found
+
+
+def _counted(shelves: Shelves) -> tuple[dict[str, Counter[str]], dict[str, Counter[str]], int]:
+    """Return how many sessions there are by product and status, the active ones by product and version, the oldest."""
+    statuses: dict[str, Counter[str]] = {}
+    active: dict[str, Counter[str]] = {}
+    oldest = 0
+    for (product, version), shelf in shelves.items():
+        counts = statuses.setdefault(product, Counter())
+        still = Counter(status for _, status in shelf.open.values())
+        gone = {"crashed": len(shelf.crashed), "abnormal": len(shelf.abnormal)}
+        counts.update(still)
+        counts.update(gone)
+        counts["ended"] += len(shelf) - sum(still.values()) - sum(gone.values())
+        if still["active"]:
+            active.setdefault(product, Counter())[version] += still["active"]
+        if len(shelf):
+            oldest = min(oldest or shelf.created[0], shelf.created[0])
+    return statuses, active, oldest
+
+
+class Room:
+    """Collects how large the store is, what room it has, and whether it takes writes."""
+
+    def __init__(self, store: Store, pulse: Pulse, live: Live) -> None:
+        self._store = store
+        self._pulse = pulse
+        self._live = live
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the metrics of this moment."""
+        stats = self._store.stats()
+        yield gauge("datacat_store_bytes", "Bytes of the store on disk.", stats.get("size_bytes", 0))
+        yield gauge("datacat_store_dead_bytes", "Of these, what was deleted and is not given back yet.",
+                    stats.get("dead_bytes", 0))  # fmt: skip
+        yield gauge("datacat_store_limit_bytes", "The setting max_store_bytes; 0: no limit.",
+                    self._live.now.max_store_bytes)  # fmt: skip
+        yield gauge("datacat_store_sessions", "Sessions in the store.", stats.get("sessions", 0))
+        yield gauge("datacat_store_writable", "Whether the store takes writes: 1 or 0.", self._takes_writes())
+        if disk := self._pulse.disk():
+            yield gauge("datacat_disk_size_bytes", "Bytes of the file system of the store.", disk.size_bytes)
+            yield gauge("datacat_disk_free_bytes", "Bytes that are free there.", disk.free_bytes)
+
+    def _takes_writes(self) -> bool:
+        try:
+            self._store.check_progress(STUCK_S)  # first: it never waits for the disk
+            self._store.check()
+        except StoreError:
+            return False
+        return True
 
 
 class Server:
@@ -126,80 +198,53 @@ class Server:
     def __init__(self, store: Store, pulse: Pulse) -> None:
         self._store = store
         self._pulse = pulse
+        self._reasons = Labels(MAX_REASONS)
 
     def collect(self) -> Iterator[Metric]:
         """Yield the metrics of this moment."""
-        fleet, stats = self._store.fleet, self._store.stats()
+        fleet, pulse = self._store.fleet, self._pulse
         yield InfoMetricFamily("datacat_build", "This server.",
                                value={"version": __version__, "python": platform.python_version()})  # fmt: skip
-        kinds: dict[tuple[str, ...], int] = {
-            (kind,): fleet.totals[kind] for kind in ("session", "event", "metric", "state")
-        }
-        yield _counter("datacat_ingest_items", "What came in, by kind.", ["kind"], kinds)
-        yield CounterMetricFamily("datacat_records_acknowledged", "Records of journals that are acknowledged.",
-                                  value=fleet.totals["acknowledged"])  # fmt: skip
-        # Reasons are words of clients: only the most frequent have a series of their own.
-        reason = labels(dict(fleet.dropped), MAX_REASONS)
+        kinds: dict[tuple[str, ...], float] = {(kind,): fleet.totals[kind] for kind in _KINDS}
+        yield counters("datacat_ingest_items", "What came in, by kind.", ["kind"], kinds)
+        yield counter("datacat_records_acknowledged", "Records of journals that are acknowledged.",
+                      fleet.totals["acknowledged"])  # fmt: skip
+        dropped = dict(fleet.dropped)
+        self._reasons.see(dropped)
         lost: Counter[tuple[str, ...]] = Counter()
-        for word, count in list(fleet.dropped.items()):
-            lost[(reason(word),)] += count
-        yield _counter("datacat_records_dropped", "Records that were lost before they came.", ["reason"], lost)
-        yield _gauge("datacat_store_bytes", "Bytes of the store on disk.", stats.get("size_bytes", 0))
-        yield _gauge("datacat_store_sessions", "Sessions in the store.", stats.get("sessions", 0))
-        yield _gauge("datacat_daemons_connected", "Daemons with a lease.", self._pulse.daemons())
+        for word, count in dropped.items():
+            lost[(self._reasons.of(word),)] += count
+        yield counters("datacat_records_dropped", "Records that were lost before they came.", ["reason"], lost)
+        yield gauge("datacat_daemons_connected", "Daemons with a lease.", pulse.daemons())
+        for name, text, ops in (
+            (
+                "datacat_store_write_seconds",
+                "How long writes to the store took, until they were on disk.",
+                timed.WRITES,
+            ),
+            ("datacat_store_query_seconds", "How long the store took to answer.", timed.QUERIES),
+        ):
+            rows = [(op, counts, total) for op, (counts, total) in pulse.timings.of(ops).items()]
+            yield histogram(name, text, "op", timed.BOUNDS_S, rows)
+        gone: dict[tuple[str, ...], float] = {(kind,): pulse.deleted[kind] for kind in ("age", "size")}
+        yield counters("datacat_retention_deleted", "Sessions that retention deleted, by why.", ["kind"], gone)
+        yield gauge("datacat_retention_last_success_timestamp_seconds", "When retention last ran; 0: not yet.",
+                    pulse.ran_us("retain") / _US)  # fmt: skip
         yield from self._requests()
 
     def _requests(self) -> Iterator[Metric]:
-        served = self._pulse.served.snapshot()
+        counted = self._pulse.served.snapshot()
         requests: Counter[tuple[str, ...]] = Counter()
-        refused: Counter[tuple[str, ...]] = Counter()
-        for (method, route, status), count in served.requests.items():
+        refused: Counter[tuple[str, ...]] = Counter({(reason,): 0 for reason in self._pulse.REASONS})
+        for (method, route, status), count in counted.requests.items():
             requests[method, route, str(status)] += count
-            if 400 <= status < 500:
+            if method not in _READING and (400 <= status < 500 or status == 503):
                 refused[(self._pulse.reason(status),)] += count
-        yield _counter("datacat_http_requests", "Requests that were answered.", ["method", "route", "code"], requests)
-        yield _counter("datacat_ingest_rejected", "Requests that were refused, by reason.", ["reason"], refused)
-        text = "How long it took until an answer began."
-        times = HistogramMetricFamily("datacat_http_request_duration_seconds", text, labels=["route"])
-        for route, (counts, total) in sorted(served.times.items()):
-            times.add_metric([route], _buckets(BOUNDS_S, counts), total)
-        yield times
-        yield _gauge("datacat_http_requests_in_flight", "Requests that are not answered yet.", served.in_flight)
-
-
-def labels(sizes: Mapping[str, int], most: int = MAX_PRODUCTS) -> Callable[[str], str]:
-    """Return the function from a name to its label: the biggest have their own, all others are OTHER."""
-    biggest = set(sorted(sizes, key=lambda name: (-sizes[name], name))[:most])
-    return lambda name: name if name in biggest else OTHER
-
-
-def _counter(name: str, text: str, names: Sequence[str], counts: Mapping[tuple[str, ...], float]) -> Metric:
-    family = CounterMetricFamily(name, text, labels=names)
-    for values, count in sorted(counts.items()):
-        family.add_metric(values, count)
-    return family
-
-
-def _gauge(name: str, text: str, value: float) -> Metric:
-    return GaugeMetricFamily(name, text, value=value)
-
-
-def _histogram(name: str, text: str, bounds: Sequence[int], rows: Iterable[tuple[str, Distribution]]) -> Metric:
-    merged: dict[str, tuple[list[int], float]] = {}
-    for product, distribution in rows:
-        if distribution.counts:
-            counts, total = merged.get(product, ([0] * (len(bounds) + 1), 0.0))
-            merged[product] = (
-                [one + other for one, other in zip(counts, distribution.counts, strict=True)],
-                total + distribution.sum,
-            )
-    family = HistogramMetricFamily(name, text, labels=["product"])
-    for product, (counts, total) in sorted(merged.items()):
-        family.add_metric([product], _buckets(bounds, counts), total)
-    return family
-
-
-def _buckets(bounds: Sequence[float], counts: Sequence[int]) -> list[tuple[str, float]]:
-    """Return cumulative buckets as Prometheus wants them."""
-    names = [*(f"{float(bound)}" for bound in bounds), "+Inf"]
-    return list(zip(names, accumulate(counts), strict=True))
+        yield counters("datacat_http_requests", "Requests that were answered.", ["method", "route", "code"], requests)
+        yield counters("datacat_ingest_rejected", "Requests to write that were refused, by why.", ["reason"], refused)
+        yield counter("datacat_ingest_bytes", "Bytes of the bodies that were taken, as they travelled.",
+                      counted.received_bytes)  # fmt: skip
+        times = [(route, counts, total) for route, (counts, total) in counted.times.items()]
+        yield histogram("datacat_http_request_duration_seconds", "How long it took until an answer began.", "route",
+                        served.BOUNDS_S, times)  # fmt: skip
+        yield gauge("datacat_http_requests_in_flight", "Requests that are not answered yet.", counted.in_flight)

@@ -4,6 +4,7 @@ A step returns whether there is more to do right now.
 """
 
 import contextlib
+from collections import Counter
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -39,12 +40,12 @@ class Job(NamedTuple):
     step: Callable[[int], bool]
 
 
-def jobs(own: OwnStream, leases: Leases, live: Live, now_us: int) -> list[Job]:
-    """Return the table of recurring work."""
+def jobs(own: OwnStream, leases: Leases, live: Live, now_us: int, deleted: Counter[str]) -> list[Job]:
+    """Return the table of recurring work; deleted counts what retention deletes."""
     sweep = Sweep(own, leases, live, now_us)
     return [
         Job("sweep", live.now.sweep_interval_s, sweep.step),
-        Job("retain", RETAIN_INTERVAL_S, lambda now: retain(own.store, now, live.now)),
+        Job("retain", RETAIN_INTERVAL_S, lambda now: retain(own.store, now, live.now, deleted)),
         Job("tend", TEND_INTERVAL_S, lambda now: tend(own.store, now)),
     ]
 
@@ -129,9 +130,10 @@ def last_closing(store: Store, session_id: str) -> Closing | None:
     return None
 
 
-def retain(store: Store, now_us: int, config: Config) -> bool:
+def retain(store: Store, now_us: int, config: Config, deleted: Counter[str]) -> bool:
     """Delete some of the sessions that ended long ago, or that there is no room for; never an open one."""
-    return retention.step(store, now_us, Policy(config.retention_days, config.retention, config.max_store_bytes))
+    policy = Policy(config.retention_days, config.retention, config.max_store_bytes)
+    return retention.step(store, now_us, policy, deleted)
 
 
 def tend(store: Store, now_us: int) -> bool:  # noqa: ARG001  a job's step takes the time

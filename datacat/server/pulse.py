@@ -4,18 +4,22 @@ A request costs a few additions. A step that is over is packed, so that a busy d
 """
 
 import math
+import shutil
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import msgspec
 
 from datacat.errors import DatacatError
 from datacat.host.usage import Usage
+from datacat.server import bodies
 from datacat.server.served import Served
 from datacat.store import Store
+from datacat.store.timed import Timings
 
 STEP_S = 10
 STEPS = 24 * 3600 // STEP_S
@@ -25,7 +29,13 @@ NOWHERE = "other"
 """Stands for the route of requests to paths that do not exist."""
 _BINS_PER_OCTAVE = 16
 """Latencies are right within 2.2 %."""
-_REASONS = {401: "auth", 403: "auth", 404: "unknown", 410: "unknown", 413: "too_large", 429: "rate_limited"}
+_REASONS = {
+    401: "auth", 403: "auth", 404: "unknown", 409: "conflict", 410: "unknown", 413: "too_large", 429: "rate_limited",
+    503: "busy",
+}  # fmt: skip
+_INVALID = "invalid"
+_STORED = ("session", "event", "metric", "state")
+"""Of the totals of the fleet: what is counted as stored."""
 
 Application = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
@@ -45,8 +55,21 @@ class Step(msgspec.Struct, array_like=True):
     gauges: dict[str, float] = {}
 
 
+class Disk(NamedTuple):
+    """The file system that has the store."""
+
+    size_bytes: int
+    free_bytes: int
+
+
 class Pulse:
-    """Any thread. clock_us is Unix time in us, usage tells what this process uses, daemons how many are connected."""
+    """Any thread. clock_us is Unix time in us, usage tells what this process uses, daemons how many are connected.
+
+    disk tells about the file system of the store, None when there is none. timings are those of the store, if somebody
+    notes them there; deleted counts the sessions that retention has deleted, by kind: age or size.
+    """
+
+    REASONS = frozenset({*_REASONS.values(), _INVALID})
 
     def __init__(
         self,
@@ -54,16 +77,20 @@ class Pulse:
         clock_us: Callable[[], int],
         usage: Callable[[], Usage | None],
         daemons: Callable[[], int],
+        disk: Callable[[], Disk | None] = lambda: None,
     ) -> None:
         self.started_us = clock_us()
         self._store = store
         self._clock_us = clock_us
         self._usage = usage
         self.daemons = daemons
+        self.disk = disk
+        self.timings = Timings()
+        self.deleted: Counter[str] = Counter()
         self._lock = threading.Lock()
         self._steps: deque[bytes] = deque(maxlen=STEPS)
         self._now = Step(self.started_us // (STEP_S * 1_000_000))
-        self._totals: dict[str, int] = dict(store.fleet.totals)
+        self._totals = self._stored()
         self._cpu: tuple[int, float] | None = None
         self._ran: dict[str, int] = {}
         self.served = Served()
@@ -80,6 +107,7 @@ class Pulse:
 
             route: list[str] = [NOWHERE]
             environ[ROUTE] = route
+            received = environ[bodies.RECEIVED] = [0]
             began = time.perf_counter()
             self.served.begin()
             try:
@@ -88,14 +116,14 @@ class Pulse:
                 seconds = time.perf_counter() - began
                 status = told[0] if told else 500
                 self.request(route[0], status, seconds)
-                self.served.end(environ["REQUEST_METHOD"], route[0], status, seconds)
+                self.served.end(environ["REQUEST_METHOD"], route[0], status, seconds, received[0])
 
         return serve
 
     @staticmethod
     def reason(status: int) -> str:
-        """Return why a request with this status (4xx) was refused, in a word."""
-        return _REASONS.get(status, "invalid")
+        """Return why a request with this status (4xx or 503) was refused: one of REASONS."""
+        return _REASONS.get(status, _INVALID)
 
     def request(self, route: str, status: int, seconds: float) -> None:
         """Count one request."""
@@ -129,7 +157,7 @@ class Pulse:
             if self._cpu is not None and now_us > self._cpu[0]:
                 gauges["cpu"] = max(0.0, usage.cpu_s - self._cpu[1]) / ((now_us - self._cpu[0]) / 1_000_000)
             self._cpu = (now_us, usage.cpu_s)
-        totals = dict(self._store.fleet.totals)
+        totals = self._stored()
         with self._lock:
             step = self._current()
             step.gauges = gauges
@@ -161,6 +189,14 @@ class Pulse:
         ran = self._ran.get(job)
         return None if ran is None else max(0, self._clock_us() - ran) / 1_000_000
 
+    def ran_us(self, job: str) -> int:
+        """Return when a job last did its work; 0 when it has not yet."""
+        return self._ran.get(job, 0)
+
+    def _stored(self) -> dict[str, int]:
+        totals = self._store.fleet.totals
+        return {kind: totals[kind] for kind in _STORED}
+
     def _current(self) -> Step:
         """Return the step of now; the caller holds the lock."""
         number = self._clock_us() // (STEP_S * 1_000_000)
@@ -185,6 +221,15 @@ def latency(bins: dict[int, int], share: float) -> float | None:
         if seen > place:
             return float(2 ** ((number + 0.5) / _BINS_PER_OCTAVE))
     return None
+
+
+def disk_of(folder: Path) -> Disk | None:
+    """Return the file system that has this folder; None when it does not say."""
+    try:
+        found = shutil.disk_usage(folder)
+    except OSError:
+        return None
+    return Disk(found.total, found.free)
 
 
 def own_usage(read: Callable[[int], Usage], pid: int) -> Callable[[], Usage | None]:

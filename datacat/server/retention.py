@@ -1,5 +1,6 @@
 """Which ended sessions are deleted: those that are too old, and the oldest when the store is too large."""
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from itertools import islice
@@ -25,14 +26,17 @@ class Policy(NamedTuple):
     max_bytes: int = 0
 
 
-def step(store: Store, now_us: int, policy: Policy) -> bool:
-    """Delete some sessions; return whether there is more to do right now. Never one that is open."""
+def step(store: Store, now_us: int, policy: Policy, deleted: Counter[str]) -> bool:
+    """Delete some sessions; return whether there is more to do right now. Never one that is open.
+
+    deleted counts them, by why: age, size.
+    """
     old = list(islice(_too_old(store, now_us, policy), OLD_AT_ONCE))
     for session_id in old:
-        _drop(store, session_id)
+        deleted["age"] += _drop(store, session_id)
     if len(old) == OLD_AT_ONCE:
         return True
-    return bool(policy.max_bytes) and _shrink(store, round(policy.max_bytes * _FILL))
+    return bool(policy.max_bytes) and _shrink(store, round(policy.max_bytes * _FILL), deleted)
 
 
 def _too_old(store: Store, now_us: int, policy: Policy) -> Iterator[str]:
@@ -49,13 +53,13 @@ def _too_old(store: Store, now_us: int, policy: Policy) -> Iterator[str]:
             yield head.id
 
 
-def _shrink(store: Store, most_bytes: int) -> bool:
+def _shrink(store: Store, most_bytes: int, deleted: Counter[str]) -> bool:
     """Delete the oldest sessions that ended while what is alive takes more than that."""
     if _alive_bytes(store) <= most_bytes:
         return False
     oldest = (head.id for head in store.scan(Query()) if head.ended_at)
     for session_id in islice(oldest, LARGE_AT_ONCE):
-        _drop(store, session_id)
+        deleted["size"] += _drop(store, session_id)
         if _alive_bytes(store) <= most_bytes:
             return False
     return next(oldest, None) is not None
@@ -66,6 +70,8 @@ def _alive_bytes(store: Store) -> int:
     return stats["size_bytes"] - stats.get("dead_bytes", 0)
 
 
-def _drop(store: Store, session_id: str) -> None:
+def _drop(store: Store, session_id: str) -> bool:
     with suppress(NotFound, Deleted):
         store.drop(session_id, at_once=False)
+        return True
+    return False

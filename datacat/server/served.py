@@ -1,4 +1,4 @@
-"""Requests since the start: how many by method, route and status, how long they took, how many are under way."""
+"""Requests since the start: how many by method, route and status, how long they took, how many are under way, bytes."""
 
 import threading
 from bisect import bisect_left
@@ -10,11 +10,15 @@ METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 
 
 class Snapshot(NamedTuple):
-    """What was counted at one moment. times has for each route the counts between BOUNDS_S and the sum in seconds."""
+    """What was counted at one moment. times has for each route the counts between BOUNDS_S and the sum in seconds.
+
+    received_bytes are those of the bodies of requests that were taken (2xx), as they travelled.
+    """
 
     requests: dict[tuple[str, str, int], int]
     times: dict[str, tuple[list[int], float]]
     in_flight: int
+    received_bytes: int
 
 
 class Served:
@@ -26,17 +30,20 @@ class Served:
         self._times: dict[str, list[int]] = {}
         self._sums: dict[str, float] = {}
         self._in_flight = 0
+        self._received_bytes = 0
 
     def begin(self) -> None:
         """Note that a request has come."""
         with self._lock:
             self._in_flight += 1
 
-    def end(self, method: str, route: str, status: int, seconds: float) -> None:
+    def end(self, method: str, route: str, status: int, seconds: float, received_bytes: int = 0) -> None:
         """Count one that is answered; route is the path of its route, with names instead of values."""
         key = (method if method in METHODS else "other", route, status)
         with self._lock:
             self._in_flight -= 1
+            if 200 <= status < 300:
+                self._received_bytes += received_bytes
             self._requests[key] = self._requests.get(key, 0) + 1
             counts = self._times.get(route)
             if counts is None:
@@ -48,4 +55,4 @@ class Served:
         """Return what has been counted."""
         with self._lock:
             times = {route: (list(counts), self._sums[route]) for route, counts in self._times.items()}
-            return Snapshot(dict(self._requests), times, self._in_flight)
+            return Snapshot(dict(self._requests), times, self._in_flight, self._received_bytes)

@@ -38,7 +38,7 @@ from datacat.server.notify import Notifier, Rate, how_it_goes
 from datacat.server.openapi import described_too
 from datacat.server.own import OwnStream, now_us
 from datacat.server.pressure import Pressure
-from datacat.server.pulse import STEP_S, Pulse, own_usage
+from datacat.server.pulse import STEP_S, Pulse, disk_of, own_usage
 from datacat.server.query.ground import Ground
 from datacat.server.query.serve import query_routes
 from datacat.server.rates import Rates
@@ -47,6 +47,7 @@ from datacat.server.tls import Tls
 from datacat.server.ui.operation import Run, Upkeep
 from datacat.server.ui.site import Site
 from datacat.store import Ages, Store, open_store
+from datacat.store.timed import Timed
 from datacat.worker import Worker
 
 _log = logging.getLogger(__name__)
@@ -77,7 +78,14 @@ class Service:
     ) -> None:
         """Put it together. folder is that of keys and audit log, root that of the store, None when it has none."""
         self.live = Live(config)
-        self.store = store
+        self.pulse = Pulse(
+            store,
+            now_us,
+            own_usage(usage, os.getpid()),
+            lambda: self.leases.connected(now_us(), self.live.now.lease_s),
+            lambda: disk_of(root) if root else None,
+        )
+        self.store = store = Timed(store, self.pulse.timings)
         self.boot = secrets.token_hex(_BOOT_BYTES)
         self._draining = False
         self._socket = sock
@@ -87,12 +95,6 @@ class Service:
         self._ring = ring
         self._audit = Audit(folder, now_us)
         doors = gate(self.live, ring, Rates(), now_us, SignIns(folder, now_us))
-        self.pulse = Pulse(
-            store,
-            now_us,
-            own_usage(usage, os.getpid()),
-            lambda: self.leases.connected(now_us(), self.live.now.lease_s),
-        )
         alerts = Alerts(
             Ground(store, config.public_url), self.live, self._audit, folder, is_sealed=not listen.is_reachable(sock)
         )
@@ -114,7 +116,8 @@ class Service:
         limits = httpd.Limits(config.threads, config.max_connections)
         self._tls = secure
         self._http = httpd.Server(sock, self.site, limits, secure, self.site, access.refused, pressure.is_behind)
-        table = [*jobs(self.own, self.leases, self.live, now_us()), Job("pulse", STEP_S, self.pulse.sample)]
+        table = jobs(self.own, self.leases, self.live, now_us(), self.pulse.deleted)
+        table.append(Job("pulse", STEP_S, self.pulse.sample))
         table.append(Job("alerts", INTERVAL_S, alerts.step))
         self._backups = Backups(root, folder, self.live, time.monotonic)
         table.append(Job("backup", backups.INTERVAL_S, self._backups.step))
@@ -285,7 +288,7 @@ def site(
         *pages.routes(),
         *Exports(own.store, audit, own.clock_us).routes(),
         *query_routes(ground, own.clock_us),
-        *(Exposition(own.store, pulse, own.clock_us).routes() if pulse else ()),
+        *(Exposition(own.store, pulse, own.clock_us, live).routes() if pulse else ()),
     ]
     app = router.application(router.Router(described_too(table), doors, pages.page_of))
     batches = ingest.Ingest(own, leases, doors, pressure or Pressure(live.now.threads))

@@ -3,7 +3,7 @@
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 from datacat.store.fold import Head
@@ -25,8 +25,9 @@ class Fleet:
     lookup returns the current head of a session, None when there is none; glance what costs less and has the attributes
     that most questions look at. heard is when the server last got anything,
     by product and version. generation counts the changes that shelves have seen. totals counts what came since the
-    store was opened: sessions, events, metrics, states, acknowledged records of journals; dropped the records that did
-    not come, by reason; tallies what happened, by product, as far as the shelves have seen it.
+    store was opened: sessions, events, metrics, states, acknowledged records of journals, and as heartbeat the batches
+    that brought a newer one; dropped the records that did not come, by reason; tallies what happened, by product, as
+    far as the shelves have seen it. watch is entered while a question waits for the shelves and holds them.
     """
 
     def __init__(self, lookup: Callable[[str], Head | None], glance: Callable[[str], Any | None] | None = None) -> None:
@@ -34,9 +35,10 @@ class Fleet:
         self.glance = glance or lookup
         self.heard: dict[tuple[str, str], int] = {}
         self.generation = 0
-        self.totals = dict.fromkeys(("session", "event", "metric", "state", "acknowledged"), 0)
+        self.totals = dict.fromkeys(("session", "event", "metric", "state", "heartbeat", "acknowledged"), 0)
         self.dropped: dict[str, int] = {}
         self.tallies: dict[str, Tally] = {}
+        self.watch: Callable[[], AbstractContextManager[Any]] = nullcontext
         self._lock = threading.Lock()
         self._waiting: deque[tuple[Head | None, Head | None]] = deque()
         self._shelves: Shelves = {}
@@ -77,7 +79,7 @@ class Fleet:
     @contextmanager
     def reading(self) -> Iterator[Shelves]:
         """Hold the shelves still while one question is answered; they are not to be changed."""
-        with self._lock:
+        with self.watch(), self._lock:
             self._drain()
             yield self._shelves
 
@@ -89,6 +91,7 @@ class Fleet:
         for kind, name in _COUNTS:
             if count := after.get(name, 0):
                 totals[kind] += count - before.get(name, 0)
+        totals["heartbeat"] += new.last_heartbeat > (old.last_heartbeat if old is not None else 0)
         totals["acknowledged"] += acknowledged(new.streams) - (acknowledged(old.streams) if old is not None else 0)
         if new.dropped:
             for reason, lost in new.dropped.items():

@@ -5,7 +5,7 @@ For /metrics: what is counted from the sessions that are there would shrink when
 
 from bisect import bisect_left
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from datacat.store.ledger import Stream
 from datacat.store.shelf import Facts
@@ -29,6 +29,10 @@ class Distribution:
         self.counts = self.counts or [0] * (len(self.bounds) + 1)
         self.counts[bisect_left(self.bounds, value)] += 1
         self.sum += value
+
+    def copy(self) -> "Distribution":
+        """Return another one that stays as it is."""
+        return Distribution(self.bounds, list(self.counts), self.sum)
 
 
 @dataclass(slots=True)
@@ -61,6 +65,12 @@ class Tally:
             if hang.outcome == "recovered" and (before is None or before.outcome != "recovered"):
                 self.recoveries += 1
                 self.recovered.add((hang.end - hang.start) / _US)
+
+    def copy(self) -> "Tally":
+        """Return another one that stays as it is."""
+        return replace(
+            self, ended=Counter(self.ended), durations=self.durations.copy(), recovered=self.recovered.copy()
+        )
 
 
 def acknowledged(streams: dict[str, Stream]) -> int:

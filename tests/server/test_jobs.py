@@ -1,5 +1,7 @@
 """Judging silent sessions, retention: step functions with a clock that the test sets."""
 
+from collections import Counter
+
 import pytest
 from watched import DAY, US, Watched
 
@@ -286,19 +288,19 @@ DAYS_30 = Config(retention_days=30)
 def test_sessions_are_deleted_so_long_after_their_end_and_never_open_ones(server):
     ended, running = server.session(), server.session()
     server.post(f"/api/sessions/{ended}/end")
-    assert retain(server.store, server.now_us + 30 * DAY * US, DAYS_30) is False
+    assert retain(server.store, server.now_us + 30 * DAY * US, DAYS_30, Counter()) is False
     assert server.store.head(ended)
-    retain(server.store, server.now_us + 30 * DAY * US + 1, DAYS_30)
+    retain(server.store, server.now_us + 30 * DAY * US + 1, DAYS_30, Counter())
     with pytest.raises(Deleted):
         server.store.head(ended)
-    retain(server.store, server.now_us + 3650 * DAY * US, DAYS_30)
+    retain(server.store, server.now_us + 3650 * DAY * US, DAYS_30, Counter())
     assert server.store.head(running)
 
 
 def test_without_retention_everything_is_kept(server):
     ended = server.session()
     server.post(f"/api/sessions/{ended}/end")
-    retain(server.store, server.now_us + 3650 * DAY * US, Config(retention_days=0))
+    retain(server.store, server.now_us + 3650 * DAY * US, Config(retention_days=0), Counter())
     assert server.store.head(ended)
 
 
@@ -306,16 +308,16 @@ def test_many_old_sessions_are_deleted_in_steps(server):
     for _ in range(150):
         server.now_us += 1
         server.post(f"/api/sessions/{server.session()}/end")
-    later = server.now_us + 40 * DAY * US
-    assert retain(server.store, later, DAYS_30) is True
-    assert retain(server.store, later, DAYS_30) is False
+    later, deleted = server.now_us + 40 * DAY * US, Counter()
+    assert retain(server.store, later, DAYS_30, deleted) is True
+    assert retain(server.store, later, DAYS_30, deleted) is False
+    assert deleted == {"age": 150}
     assert server.store.stats()["sessions"] == 0
 
 
 def test_the_table_of_jobs_follows_the_settings(server):
-    table = {
-        job.name: job for job in jobs(server.own, server.leases, Live(Config(sweep_interval_s=0.5)), server.now_us)
-    }
+    rows = jobs(server.own, server.leases, Live(Config(sweep_interval_s=0.5)), server.now_us, Counter())
+    table = {job.name: job for job in rows}
     assert table.keys() == {"sweep", "retain", "tend"}
     assert table["sweep"].interval_s == 0.5
     for job in table.values():

@@ -1,6 +1,7 @@
 """Old sessions go, each product in its own time; the oldest go when there is no room; open ones stay whatever happens."""
 
 import random
+from collections import Counter
 
 import pytest
 from storing import opened, put, sid
@@ -48,15 +49,17 @@ def test_each_product_has_its_own_time(store):
     for number, product in enumerate(("editor", "player", "kept", "editor", "player")):
         session(store, number, 20 if number < 3 else 5, product=product)
     policy = Policy(10, (("kept", 0.0), ("player", 4.0)))
-    assert step(store, NOW, policy) is False
+    deleted = Counter()
+    assert step(store, NOW, policy, deleted) is False
+    assert deleted == {"age": 3}
     assert left(store) == [2, 3]
-    assert step(store, NOW + 6 * DAY, Policy(0, (("editor", 10.0),))) is False
+    assert step(store, NOW + 6 * DAY, Policy(0, (("editor", 10.0),)), Counter()) is False
     assert left(store) == [2]
 
 
 def test_without_any_time_or_size_everything_stays(store):
     session(store, 1, 900)
-    assert step(store, NOW, Policy(0)) is False
+    assert step(store, NOW, Policy(0), Counter()) is False
     assert left(store) == [1]
 
 
@@ -66,23 +69,24 @@ def test_the_oldest_ended_sessions_go_until_there_is_room(store, monkeypatch):
         session(store, number, 100 - number, ended=number != 2, size=4000)
     while store.tend(10):
         pass
-    assert step(store, NOW, Policy(0, (), 10**9)) is False
+    assert step(store, NOW, Policy(0, (), 10**9), Counter()) is False
     limit = alive_bytes(store) * 6 // 10
-    steps = 1
-    while step(store, NOW, Policy(0, (), limit)):
+    steps, deleted = 1, Counter()
+    while step(store, NOW, Policy(0, (), limit), deleted):
         steps += 1
     assert alive_bytes(store) <= 0.9 * limit
     kept = left(store)
     assert kept[0] == 2  # it is open
     assert kept[1:] == list(range(kept[1], 20))
     assert len(kept) > 3
+    assert deleted == {"size": 20 - len(kept)}
     assert steps > 1
 
 
 def test_open_sessions_stay_when_nothing_else_is_left_to_delete(store):
     for number in range(3):
         session(store, number, 50, ended=False, size=4000)
-    assert step(store, NOW, Policy(1, (), 100)) is False
+    assert step(store, NOW, Policy(1, (), 100), Counter()) is False
     assert left(store) == [0, 1, 2]
 
 
@@ -93,7 +97,7 @@ def test_what_went_by_retention_is_given_back_and_stays_away(tmp_path):
     while store.tend(10):
         pass
     full = sum(path.stat().st_size for path in tmp_path.rglob("data"))
-    assert step(store, NOW, Policy(91)) is False
+    assert step(store, NOW, Policy(91), Counter()) is False
     while store.tend(10):
         pass
     assert sum(path.stat().st_size for path in tmp_path.rglob("data")) < 0.7 * full

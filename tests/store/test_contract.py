@@ -12,6 +12,7 @@ from datacat.errors import ConfigError, Deleted, Mismatch, NotFound, StoreError,
 from datacat.store import Batch, CatalogueQuery, Query, RecordQuery, RollupQuery, open_store
 from datacat.store.history import states
 from datacat.store.memory import MemoryStore
+from datacat.store.timed import Timed, Timings
 from datacat.wire.lines import Line, decode
 from datacat.wire.records import Beat, Close, Event, Gap, Metric, StatePatch, Verdict
 
@@ -24,9 +25,11 @@ def ids(page):
     return [head.id for head in page.heads]
 
 
-@pytest.fixture(params=["memory", "semidbm"])
+@pytest.fixture(params=["memory", "semidbm", "timed"])
 def store(request, tmp_path):
-    store = open_store("memory:" if request.param == "memory" else f"semidbm:{tmp_path / 'store'}")
+    store = open_store(f"semidbm:{tmp_path / 'store'}" if request.param == "semidbm" else "memory:")
+    if request.param == "timed":
+        store = Timed(store, Timings())
     yield store
     store.close()
 

@@ -17,6 +17,7 @@ from datacat import __version__
 from datacat.errors import StoreError
 from datacat.server import served
 from datacat.server.config import Live
+from datacat.server.problems import Refusal
 from datacat.server.pulse import Pulse
 from datacat.server.router import Answer, Request, Route
 from datacat.server.series import OTHER, Labels, counter, counters, gauge, gauges, histogram
@@ -54,16 +55,25 @@ class Exposition:
         self._registry = CollectorRegistry(auto_describe=False)
         for collector in (PlatformCollector, ProcessCollector, GCCollector):
             collector(registry=self._registry)
-        self._registry.register(Kept(Fleet(store, live), clock_us))
-        self._registry.register(Kept(Room(store, pulse, live), clock_us))
-        self._registry.register(Server(store, pulse))
+        self.sources = (
+            Kept(Fleet(store, live), clock_us),
+            Kept(Room(store, pulse, live), clock_us),
+            Server(store, pulse),
+        )
+        for source in self.sources:
+            self._registry.register(source)
 
     def routes(self) -> list[Route]:
         """Return the table of routes."""
         return [Route("GET", "/metrics", self.metrics, "read")]
 
     def metrics(self, request: Request) -> Answer:
-        """GET /metrics: OpenMetrics when it is asked for, else the text format 0.0.4."""
+        """GET /metrics: OpenMetrics when it is asked for, else the text format 0.0.4.
+
+        Raises: Refusal 403 for a key of some products: what Prometheus keeps is seen by all who may ask it.
+        """
+        if request.principal.products:
+            raise Refusal(403, "/metrics tells of all products, and this key is for some of them")
         encode, content_type = choose_encoder(str(request.environ.get("HTTP_ACCEPT", "")))
         return Answer(200, encode(self._registry), {"Content-Type": content_type})
 

@@ -3,6 +3,7 @@
 import re
 import subprocess
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from fleet import seed
@@ -207,6 +208,14 @@ def test_what_the_store_does_is_timed_by_operation(scraped):
     assert max(len(timed.WRITES), len(timed.QUERIES)) <= 10
 
 
+def test_a_key_for_some_products_may_not_read_what_is_told_of_all(make_server, tmp_path):
+    server = make_server(folder=tmp_path)
+    assert server.with_key(server.key("read")).get("/metrics").status == 200
+    assert server.with_key(server.key("read", "editor")).get("/metrics").status == 403
+    assert server.with_key(server.key("ingest")).get("/metrics").status == 403
+    assert server.get("/metrics").status == 401
+
+
 def test_methods_that_clients_make_up_are_one(scraped):
     scraped.pulse.served.begin()
     scraped.pulse.served.end("BREW", "/x", 405, 0.1)
@@ -226,3 +235,17 @@ def test_requests_are_counted_by_route_and_never_by_path(server):
     session_id = server.session()
     server.get(f"/api/sessions/{session_id}")
     assert not re.search(session_id, str(server.get("/api/query/service/summary").body))
+
+
+def test_the_table_of_the_docs_has_every_metric_as_it_is(scraped):
+    scraped.live.reload(Config(metrics_by_version=True))
+    found = sorted(
+        (family for source in scraped.exposition.sources for family in source.collect()), key=lambda family: family.name
+    )
+    suffixes = {"counter": "_total", "info": "_info"}
+    made = [
+        f"| `{one.name}{suffixes.get(one.type, '')}` | {one.type} | {', '.join(one._labelnames or one.samples[0].labels) or '-'} | {one.documentation} |"
+        for one in found
+    ]
+    page = (Path(__file__).parents[2] / "docs/operations.md").read_text(encoding="utf-8")
+    assert re.findall(r"^\| `datacat_.*\|$", page, re.MULTILINE) == made

@@ -139,8 +139,7 @@ class Browser:
         """Open an address and wait until its scripts have run."""
         self.errors.clear()
         self.requests.clear()
-        self.call("Page.navigate", url=url)
-        self.settled()
+        self.leaving(lambda: self.call("Page.navigate", url=url))
 
     def settled(self):
         """Wait until a page is loaded; where there is a time axis, until it is drawn."""

@@ -39,6 +39,11 @@ def _begun(panel: Any, title: str, answers: str, place: Place, query: Query | No
     return panel.datasource(SOURCE).targets([query])
 
 
+def _drawn(panel: Any, title: str, answers: str, place: Place, query: Query, nothing: str) -> Any:
+    """Return a panel of many values: what is said of nothing at all is not said of each null in its legend."""
+    return _begun(panel, title, answers, place, query, nothing).override_by_regexp(".*", [looks.prop("noValue", "–")])
+
+
 def number(
     title: str,
     answers: str,
@@ -116,7 +121,7 @@ def series(
     low and high are where the axis begins and ends unless data lie beyond (low) or at all (high); levels are drawn as
     lines. Gaps stay gaps: null means that nobody can know, a count without events is 0.
     """
-    panel = _begun(timeseries.Panel(), title, answers, place, query, nothing)
+    panel = _drawn(timeseries.Panel(), title, answers, place, query, nothing)
     panel.unit(unit).span_nulls(False).show_points(kinds.VisibilityMode.AUTO).point_size(5)
     panel.line_width(0 if bars else 2).line_interpolation(kinds.LineInterpolation.LINEAR)
     panel.draw_style(kinds.GraphDrawStyle.BARS if bars else kinds.GraphDrawStyle.LINE)
@@ -166,7 +171,7 @@ def rows(
     declared = [column["text"] for column in query.data["columns"]]
     if sorted(every) != sorted(declared):
         raise ValueError(f"{title}: {set(every) ^ set(declared)}")
-    panel = _begun(table.Panel(), title, answers, place, query, nothing)
+    panel = _drawn(table.Panel(), title, answers, place, query, nothing)
     panel.unit("short").cell_height(kinds.TableCellHeight.SM).show_header(True).filterable(False)
     panel.transformations([
         _change("organize", {
@@ -174,7 +179,6 @@ def rows(
             "indexByName": {name: at for at, name in enumerate(every)},
         }),
     ])  # fmt: skip
-    panel.override_by_regexp(".*", [looks.prop("noValue", "–")])
     for name in shown:
         kind = next(column["type"] for column in query.data["columns"] if column["text"] == name)
         given = [looks.prop("displayName", looks.heading(name)), *_usual(name, kind)]
@@ -251,7 +255,7 @@ def bars(
     nothing: str = NOTHING,
 ) -> barchart.Panel:
     """Return bars, one for each row, in the order of the rows; names are the columns that are drawn, in their order."""
-    panel = _begun(barchart.Panel(), title, answers, place, query, nothing)
+    panel = _drawn(barchart.Panel(), title, answers, place, query, nothing)
     panel.unit(unit).x_field(x).fill_opacity(80).line_width(0).group_width(0.8).bar_width(0.85)
     panel.orientation(kinds.VizOrientation.HORIZONTAL if horizontal else kinds.VizOrientation.VERTICAL)
     panel.stacking(kinds.StackingMode.NORMAL if stacked else kinds.StackingMode.NONE)
@@ -272,7 +276,7 @@ def bars(
 
 def history(title: str, answers: str, place: Place, query: Query) -> statushistory.Panel:
     """Return a row for each session with its status in each bucket; the numbers of status_code are mapped to words."""
-    panel = _begun(statushistory.Panel(), title, answers, place, query, "No session in this range")
+    panel = _drawn(statushistory.Panel(), title, answers, place, query, "No session in this range")
     panel.unit("none").mappings(looks.status_codes()).show_value(kinds.VisibilityMode.NEVER)
     panel.row_height(0.85).col_width(0.95).fill_opacity(85).line_width(0).legend(_legend([], right=False))
     panel.tooltip(common.VizTooltipOptions().mode(kinds.TooltipDisplayMode.SINGLE).sort(kinds.SortOrder.NONE))
@@ -283,7 +287,7 @@ def history(title: str, answers: str, place: Place, query: Query) -> statushisto
 
 def timeline(title: str, answers: str, place: Place, query: Query, nothing: str) -> statetimeline.Panel:
     """Return the status of one session over time."""
-    panel = _begun(statetimeline.Panel(), title, answers, place, query, nothing)
+    panel = _drawn(statetimeline.Panel(), title, answers, place, query, nothing)
     panel.unit("string").merge_values(True).show_value(kinds.VisibilityMode.AUTO).row_height(0.7)
     panel.fill_opacity(85).line_width(0).legend(_legend([], right=False))
     panel.tooltip(common.VizTooltipOptions().mode(kinds.TooltipDisplayMode.SINGLE).sort(kinds.SortOrder.NONE))
@@ -295,7 +299,7 @@ def timeline(title: str, answers: str, place: Place, query: Query, nothing: str)
 
 def log(title: str, answers: str, place: Place, query: Query, nothing: str) -> logs.Panel:
     """Return events as the lines of a log, newest first."""
-    panel = _begun(logs.Panel(), title, answers, place, query, nothing)
+    panel = _drawn(logs.Panel(), title, answers, place, query, nothing)
     panel.unit("string").show_time(True).show_labels(False).show_common_labels(False).wrap_log_message(True)
     panel.prettify_log_message(False).enable_log_details(True).sort_order(kinds.LogsSortOrder.DESCENDING)
     return panel.dedup_strategy(kinds.LogsDedupStrategy.NONE)

@@ -2,8 +2,10 @@
 
 import pytest
 from querying import HOUR, MINUTE, US, ask, rows
+from storing import put
 
 from datacat.server.config import Config
+from datacat.wire.records import Verdict
 
 
 @pytest.fixture
@@ -51,6 +53,17 @@ def test_the_newest_come_first_and_missing_values_last(many):
     for sort in ("hostname", "-hostname"):
         hosts = [row["hostname"] for row in rows(many, "sessions", sort=sort)]
         assert hosts.index(None) == sum(host is not None for host in hosts)
+
+
+def test_a_hang_that_goes_on_counts_until_now(server):
+    session, other = server.session(), server.session()
+    put(server.store, session, Verdict(server.now_us, "hung"), stream="daemon")
+    server.now_us += 90 * US
+    assert [row["hang_seconds"] for row in rows(server, "sessions", sort="-hang_seconds")] == [90, 0]
+    put(server.store, session, Verdict(server.now_us, "active", hang_s=90), stream="daemon")
+    server.now_us += 90 * US
+    put(server.store, session, Verdict(server.now_us - 5 * US, "hung"), stream="daemon")
+    assert {row["id"]: row["hang_seconds"] for row in rows(server, "sessions")} == {session: 95, other: 0}
 
 
 def test_versions_are_sorted_as_people_count(server):

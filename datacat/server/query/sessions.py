@@ -45,7 +45,7 @@ COLUMNS = (
     Column("machine", "text", "the machine's id, else the host's name", optional=True),
     Column("platform", "text", "the platform", optional=True),
     Column("hangs", "integer", "how often it hung"),
-    Column("hang_seconds", "number", "how long in all"),
+    Column("hang_seconds", "number", "how long in all, a hang that goes on until now"),
     Column("crashed", "flag", "whether it crashed"),
     Column("crash_reason", "text", "why it crashed, in one word", optional=True),
     Column("crash_title", "text", "what crashed, where", optional=True),
@@ -127,7 +127,7 @@ def row_of(head: Head, ground: Ground, now_us: int) -> Row:
         "machine": machine_of(head) or None,
         "platform": head.platform,
         "hangs": head.hang_count,
-        "hang_seconds": head.hang_seconds,
+        "hang_seconds": _hang_seconds(head, now_us),
         "crashed": crashed,
         "crash_reason": head.end_reason if crashed else None,
         "crash_title": crash.title if crash else None,
@@ -202,6 +202,12 @@ def _duration_us(head: Head, now_us: int) -> int:
     return max(0, (head.ended_at or now_us) - head.created_at)
 
 
+def _hang_seconds(head: Head, now_us: int) -> float:
+    """Return how long a session hung in all; the head counts hangs once they are over."""
+    goes_on = head.status == "hung" and head.hangs and not head.hangs[-1].end_us
+    return head.hang_seconds + (max(0, now_us - head.hangs[-1].start_us) / US if goes_on else 0.0)
+
+
 _VALUES: dict[str, Callable[[Head, int], Any]] = {
     "id": lambda head, _: head.id,
     "product": lambda head, _: head.product,
@@ -217,7 +223,7 @@ _VALUES: dict[str, Callable[[Head, int], Any]] = {
     "machine": lambda head, _: machine_of(head) or None,
     "platform": lambda head, _: head.platform,
     "hangs": lambda head, _: head.hang_count,
-    "hang_seconds": lambda head, _: head.hang_seconds,
+    "hang_seconds": _hang_seconds,
     "crashed": lambda head, _: head.status == "crashed",
     "crash_reason": lambda head, _: head.end_reason if head.status == "crashed" else None,
     "crash_title": lambda head, _: head.crash.title if head.crash and head.status == "crashed" else None,

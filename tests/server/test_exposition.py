@@ -20,8 +20,9 @@ from datacat.server.router import Request
 from datacat.server.series import Labels
 from datacat.store import RecordQuery, timed
 from datacat.store.memory import MemoryStore
+from datacat.store.semi import SemiStore
 from datacat.store.timed import Timed
-from datacat.wire.records import Close
+from datacat.wire.records import Close, Verdict
 
 NOW_US = 1_795_000_000_000_000
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
@@ -140,6 +141,20 @@ def test_what_happens_first_is_an_increase_from_zero(scraped):
         (outcome, "editor"): 0 for outcome in ("normal", "crashed", "lost")
     }
     assert set(scraped.values("datacat_ingest_rejected_total").values()) == {0}
+
+
+def test_after_a_restart_every_counter_of_a_known_product_begins_at_zero(scraped, tmp_path):
+    def started():
+        return scraped.values("datacat_sessions_started_total"), scraped.values("datacat_session_crashes_total")
+
+    for expected in (2, 0):
+        store = SemiStore(tmp_path / "store")
+        scraped.exposition = Exposition(store, scraped.pulse, lambda: scraped.now_us, scraped.live)
+        if expected:
+            put(store, sid(1), opened(product="editor"), Verdict(t=150, status="crashed", reason="signal"))
+            put(store, sid(2), opened(product="editor"))
+        assert started() == ({("editor",): expected}, {("editor",): expected // 2})
+        store.close()
 
 
 def test_active_sessions_by_version_are_told_when_asked_for(scraped):

@@ -12,11 +12,12 @@ from datacat.errors import Deleted, NotFound, WireError
 from datacat.server import filters, inputs, judge, views
 from datacat.server.audit import Audit
 from datacat.server.config import Live
+from datacat.server.exports import every
 from datacat.server.leases import Leases
 from datacat.server.own import OwnStream, line_of
 from datacat.server.principal import Principal, check_seen, check_writes, may_see, narrow
 from datacat.server.router import Answer, Request, Route, as_json
-from datacat.store import Head, Query
+from datacat.store import Head
 from datacat.store.fold import public
 from datacat.store.history import state_at
 from datacat.wire import ids, routes
@@ -44,7 +45,7 @@ class Api:
         """Return the table of routes."""
         one = "/api/sessions/{id}"
         whole = filters.WHOLE
-        lists = filters.parameters(filters.SESSIONS, whole)
+        lists = filters.parameters(filters.SESSIONS, whole, ("fields",))
         return [
             Route("POST", routes.SESSIONS, self.create, "ingest"),
             Route("GET", routes.SESSIONS, self.sessions, "read", filters.SESSIONS),
@@ -99,13 +100,11 @@ class Api:
 
     def all_sessions(self, request: Request) -> Answer:
         """GET /api/grafana/sessions, /api/data/sessions: a bare array of whole sessions, sent while it is made."""
-        wanted = filters.whole(request)
+        wanted, fields = filters.whole(request), filters.members(request)
         limited = "limit" in request.query
         query = narrow(filters.sessions(request, limit=filters.MAX_LIMIT), request.principal)
-        page = self._store.heads(query)  # what is wrong with the query is said before the first byte
-        return Answer(200, _array(self._whole_sessions(query, page.heads, page.next_cursor, wanted, limited=limited)), {
-            "Content-Type": routes.JSON
-        })  # fmt: skip
+        found = every(self._store, query, limited=limited)  # what is wrong with the query is said before the first byte
+        return Answer(200, _array(self._whole_sessions(found, wanted, fields)), {"Content-Type": routes.JSON})
 
     def session(self, request: Request) -> Answer:
         """GET /api/sessions/{id}: the whole session; 304 when the client has it."""
@@ -246,19 +245,12 @@ class Api:
 
         return rows
 
-    def _whole_sessions(
-        self, query: Query, heads: list[Head], cursor: str, wanted: views.Wanted, *, limited: bool
-    ) -> Iterator[bytes]:
-        while True:
-            for head in heads:
-                try:
-                    yield msgspec.json.encode(views.whole(self._store, head, wanted))
-                except (NotFound, Deleted):
-                    continue  # deleted while the answer is on its way
-            if limited or not cursor:
-                return
-            page = self._store.heads(filters.next_page(query, cursor))
-            heads, cursor = page.heads, page.next_cursor
+    def _whole_sessions(self, heads: Iterator[Head], wanted: views.Wanted, fields: tuple[str, ...]) -> Iterator[bytes]:
+        for head in heads:
+            try:
+                yield msgspec.json.encode(views.whole(self._store, head, wanted, fields))
+            except (NotFound, Deleted):
+                continue  # deleted while the answer is on its way
 
     def _id(self, request: Request) -> str:
         try:

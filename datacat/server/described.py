@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from datacat.server.router import Route
+from datacat.server.views import MEMBERS
 from datacat.wire import routes
 from datacat.wire.records import LEVELS, METRIC_TYPES
 from datacat.wire.routes import END_REASONS, STATUS_CODES
@@ -187,7 +188,8 @@ class About:
 
 
 _WORDS = {200: "done", 201: "made", 204: "gone", 303: "it is elsewhere", 304: "the asker has it already"}
-_LIST = {routes.JSON: {"schema": {"type": "array", "items": _ref("Session")}}}
+_SOME = {"type": "object", "description": "what fields names of it"}
+_LIST = {routes.JSON: {"schema": {"type": "array", "items": {"anyOf": [_ref("Session"), _SOME]}}}}
 _ONE_OR_MANY = {"Event": "events", "Metric": "metrics"}
 
 
@@ -316,6 +318,7 @@ _PARAMETERS: dict[str, Json] = {
     "state_ever": {"type": "string", "pattern": "^[a-z]+:.*$"},
     "history_state": {"type": "string", "enum": ["", "0", "1"]},
     **{name: {"type": "string", "pattern": "^(all|[0-9]{1,4})$"} for name in ("events", "metrics", "history")},
+    "fields": {"type": "string", "pattern": f"^(({'|'.join(MEMBERS)})(,|$))*$"},
     **dict.fromkeys(("crc", "end_crc", "records", "pending"), _COUNT),
     "stream": {"type": "string", "pattern": "^[0-9A-Za-z_-]{1,64}$"},
 }

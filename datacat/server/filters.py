@@ -9,7 +9,7 @@ import msgspec
 from datacat.errors import WireError
 from datacat.server.problems import Refusal
 from datacat.server.router import Request
-from datacat.server.views import Wanted, read_cursor
+from datacat.server.views import MEMBERS, Wanted, read_cursor
 from datacat.store import Query, RecordQuery
 from datacat.wire import times
 from datacat.wire.records import LEVELS
@@ -59,6 +59,14 @@ def whole(request: Request) -> Wanted:
     counts = {name: _count_or_all(request, name) for name in ("events", "metrics", "history")}
     text = request.one("history_state", "0")
     return Wanted(**counts, history_state=word("history_state", text, ("0", "1")) == "1")
+
+
+def members(request: Request) -> tuple[str, ...]:
+    """Return which members of session objects are asked for, each once; all unless some are named."""
+    named = tuple(dict.fromkeys(items(request, "fields")))
+    for name in named:
+        word("fields", name, MEMBERS)
+    return named or MEMBERS
 
 
 def records(request: Request, kinds: tuple[str, ...]) -> tuple[RecordQuery, int]:

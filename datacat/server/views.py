@@ -1,7 +1,7 @@
 """Heads and stored records -> the JSON of the API: session objects, rows of events, metrics, history, transitions."""
 
 import base64
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
@@ -56,15 +56,17 @@ class Wanted(NamedTuple):
     history_state: bool = False
 
 
-def whole(store: Store, head: Head, wanted: Wanted) -> Json:
-    """Return the whole session object. Raises: NotFound, Deleted."""
-    return {
-        **public(head),
-        "state": store.state(head.id),
-        "state_history": history(store, head, wanted.history, with_state=wanted.history_state),
-        "events": newest(store, head.id, "event", wanted.events),
-        "metrics": newest(store, head.id, "metric", wanted.metrics),
-    }
+MEMBERS = (*public(Head("", "", "")), "state", "state_history", "events", "metrics")
+"""Of a whole session object; the last four are read from its records."""
+
+
+def whole(store: Store, head: Head, wanted: Wanted, fields: Sequence[str] = MEMBERS) -> Json:
+    """Return the whole session object, or some of its members. Raises: NotFound, Deleted."""
+    told = public(head)
+    for name in MEMBERS[-4:]:
+        if name in fields:
+            told[name] = _RECORDED[name](store, head, wanted)
+    return told if fields is MEMBERS else {name: told[name] for name in fields}
 
 
 def newest(store: Store, session_id: str, kind: str, limit: int | None) -> list[Json]:
@@ -82,6 +84,14 @@ def history(store: Store, head: Head, limit: int | None, *, with_state: bool) ->
         return entries[-limit:] if limit else entries if limit is None else []
     rows = _newest(store, head.id, STATE_KINDS, limit)
     return patches(store, head, rows)
+
+
+_RECORDED: dict[str, Callable[[Store, Head, Wanted], Any]] = {
+    "state": lambda store, head, _: store.state(head.id),
+    "state_history": lambda store, head, wanted: history(store, head, wanted.history, with_state=wanted.history_state),
+    "events": lambda store, head, wanted: newest(store, head.id, "event", wanted.events),
+    "metrics": lambda store, head, wanted: newest(store, head.id, "metric", wanted.metrics),
+}
 
 
 def patches(store: Store, head: Head, rows: Iterable[Row]) -> list[Json]:

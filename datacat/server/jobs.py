@@ -5,7 +5,7 @@ A step returns whether there is more to do right now.
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import msgspec
@@ -18,6 +18,7 @@ from datacat.server.leases import Contacts, Leases
 from datacat.server.own import OwnStream, line_of
 from datacat.server.retention import Policy
 from datacat.store import Head, RecordQuery, Store
+from datacat.store.ledger import Stream
 from datacat.store.plain import JUDGED_EVENTS
 from datacat.wire.records import APP_KINDS, Closing, Record
 from datacat.wire.routes import OPEN_STATUSES
@@ -66,6 +67,7 @@ class Sweep:
         self._last_us = now_us
         self._listening_since = now_us
         self._beats: dict[str, tuple[int, int]] = {}
+        self._closings: dict[str, tuple[Mapping[str, Stream], Closing | None]] = {}
 
     def step(self, now_us: int) -> bool:
         """Judge every open session once."""
@@ -81,6 +83,7 @@ class Sweep:
                 self._judge(head, contacts, now_us)
         open_ids = {head.id for head in heads}
         self._beats = {session_id: beat for session_id, beat in self._beats.items() if session_id in open_ids}
+        self._closings = {session_id: told for session_id, told in self._closings.items() if session_id in open_ids}
         return False
 
     def _judge(self, head: Head, contacts: Contacts, now_us: int) -> None:
@@ -100,7 +103,14 @@ class Sweep:
         rebooted = contacts.rebooted(head, now_us, self._limits.lease_us)
         away = self._leases.away(head.daemon_id)
         heard = Heard(seen, max(seen, self._listening_since), beat_us, rebooted, away)
-        return judge.judge(head, heard, now_us, self._limits, lambda: last_closing(self._own.store, head.id))
+        return judge.judge(head, heard, now_us, self._limits, lambda: self._closing(head))
+
+    def _closing(self, head: Head) -> Closing | None:
+        """Return last_closing(), read once: a silent session is judged every few seconds, and may be a long one."""
+        known = self._closings.get(head.id)
+        if known is None or known[0] != head.streams:
+            known = self._closings[head.id] = (head.streams, last_closing(self._own.store, head.id))
+        return known[1]
 
     def _beat(self, head: Head, now_us: int) -> int | None:
         """Return when, on our clock, the newest heartbeat was first seen; None when there never was one."""

@@ -150,6 +150,19 @@ def test_a_closing_that_was_followed_by_more_means_nothing(alone):
     assert alone.status == "suspended"
 
 
+def test_a_silent_session_is_read_once_and_again_when_something_came(alone, monkeypatch):
+    read = []
+    records = alone.server.store.records
+    monkeypatch.setattr(alone.server.store, "records", lambda *given: read.append(given) or records(*given))
+    alone.ship(Event(alone.server.now_us, "one"))
+    alone.later(3600)
+    assert alone.status == "suspended"
+    assert len(read) == 2  # once before, once after the server's own word
+    alone.ship(Closing(alone.server.now_us))
+    alone.later(3600)
+    assert alone.status == "ended"
+
+
 def test_the_servers_own_word_is_no_contact(alone):
     alone.later(130)
     assert alone.head.last_seen == alone.server.now_us - 130 * US

@@ -2,9 +2,11 @@
 
 import errno
 import io
-import selectors
+import math
+import select
 import socket
 import ssl
+import sys
 import time
 from typing import Any
 
@@ -13,8 +15,6 @@ RATE = 64 * 1024
 """A body has a second more for so many bytes of it, an answer too."""
 SEND_S = 10.0
 """A client that takes nothing for so long is given up."""
-# Not epoll: it would cost three system calls more. Not select: its greatest descriptor is 1023; Windows has only that.
-_Selector: Any = getattr(selectors, "PollSelector", selectors.SelectSelector)
 WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
@@ -96,6 +96,9 @@ def pending(sock: Any) -> bool:
 
 def is_readable(sock: socket.socket, wait_s: float) -> bool:
     """Return whether something comes, or has come, within wait_s."""
-    with _Selector() as selector:
-        selector.register(sock, selectors.EVENT_READ)
-        return bool(selector.select(wait_s))
+    # Not epoll: that is three system calls more. Not select, whose greatest descriptor is 1023; Windows has only that.
+    if sys.platform == "win32":
+        return bool(select.select([sock], (), (), wait_s)[0])
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    return bool(poll.poll(math.ceil(wait_s * 1000)))

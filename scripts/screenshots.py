@@ -36,7 +36,7 @@ def main(wanted):
         KeyFile(closed).add(make("reader", "read", (), 0, 1)[0])
         with Place(closed) as place:
             take(browser, f"{place.url}/sign-in", "sign-in", wanted)
-    whole = sum(path.stat().st_size for path in FOLDER.iterdir())
+    whole = sum(path.stat().st_size for path in FOLDER.iterdir() if not path.name.startswith("grafana-"))
     print(f"{whole / 1e6:.1f} MB in {FOLDER.relative_to(ROOT)}")
     if whole > MAX_BYTES:
         sys.exit("that is too much")

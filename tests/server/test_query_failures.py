@@ -127,6 +127,23 @@ def test_events_of_many_sessions_in_one_order(logged):
         assert seen == wanted
 
 
+def test_a_page_of_long_events_ends_early_and_goes_on(server):
+    session = server.session()
+    texts = [f"{number} " + "ä" * 16_000 for number in range(60)]
+    for text in texts:
+        server.now_us += US
+        server.post(f"/api/sessions/{session}/events", json={"name": "dump", "message": text})
+    server.now_us += US
+    seen, cursor, pages = [], "", 0
+    while cursor is not None:
+        answer = server.get(f"/api/query/events?order=asc&limit=1000&cursor={cursor}")
+        assert len(answer.body) < 1_000_000
+        seen += [row["message"] for row in answer.json["rows"]]
+        cursor, pages = answer.json["next_cursor"], pages + 1
+    assert seen == texts
+    assert pages == -(-60 * 64_500 // 900_000)
+
+
 @pytest.mark.parametrize(
     ("query", "numbers"),
     [

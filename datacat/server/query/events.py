@@ -4,6 +4,8 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 
+import msgspec
+
 from datacat.errors import Deleted, NotFound
 from datacat.server.query.asked import Asked
 from datacat.server.query.cohorts import heads_in, of_shelf
@@ -17,6 +19,8 @@ from datacat.wire.times import rfc3339
 BUDGET_S = 2.0
 MAX_SESSIONS = 300
 """So many sessions are looked into for one page."""
+MAX_BYTES = 900_000
+"""Of one page, whatever its limit is: apps may log texts of 16 KiB, and Grafana carries all of it to the browser."""
 
 COLUMNS = (
     Column("time", "time_ms", "when it happened"),
@@ -76,8 +80,19 @@ def events(asked: Asked, ground: Ground) -> Result:
         found = _events_of(head, asked, ground, span, after, descending=descending)
         page += [item for item, _ in zip(found, range(limit + 1), strict=False)]
     page.sort(key=lambda item: item[0], reverse=descending)
-    cursor = write_cursor(page[limit - 1][0]) if len(page) > limit else None
-    return Result(COLUMNS, [row for _, row in page[:limit]], cursor, {"truncated": truncated})
+    rows = _that_fit([row for _, row in page[:limit]])
+    cursor = write_cursor(page[len(rows) - 1][0]) if len(page) > len(rows) else None
+    return Result(COLUMNS, rows, cursor, {"truncated": truncated})
+
+
+def _that_fit(rows: list[Row]) -> list[Row]:
+    """Return the first rows, at least one, that an answer of MAX_BYTES has room for."""
+    left = MAX_BYTES
+    for count, row in enumerate(rows):
+        left -= len(msgspec.json.encode(row)) + 1
+        if left < 0 and count:
+            return rows[:count]
+    return rows
 
 
 def _events_of(

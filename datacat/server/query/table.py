@@ -235,8 +235,8 @@ TABLE: tuple[Endpoint, ...] = (
     Endpoint(
         "events",
         "Events",
-        "One page of events of the sessions that match, by time. At most 300 sessions are looked into, for at most two "
-        "seconds: meta.truncated says that there may be more.",
+        "One page of events of the sessions that match, by time; it ends before its limit when it has 900 kB. At most "
+        "300 sessions are looked into, for at most two seconds: meta.truncated says that there may be more.",
         (
             *(parameter for parameter in p.COMMON if parameter.name != "q"),
             Parameter("name", "names", "names of events"),

@@ -36,7 +36,7 @@ class Deaf:
         """Count what still comes for this reason."""
         self._reason = reason
 
-    def watch(self, timeout_s: float, *, on: bool, paused: bool, steady: bool) -> None:
+    def watch(self, timeout_s: float, flags: int) -> None:
         """Do nothing."""
 
     def look(self) -> None:

@@ -167,7 +167,7 @@ class Direct:
     def look(self) -> None:
         """Do nothing: the thread is there."""
 
-    def watch(self, timeout_s: float, *, on: bool, paused: bool, steady: bool) -> None:
+    def watch(self, timeout_s: float, flags: int) -> None:
         """Do nothing: the server judges by its own timeout once a heartbeat has come."""
 
     def note_drops(self, totals: dict[str, int]) -> None:

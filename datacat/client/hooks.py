@@ -170,7 +170,8 @@ def _watch_crashes(session: "Session") -> None:
         return
     with contextlib.suppress(OSError, ValueError):
         fd = stacks.open_high(path / layout.FAULT_FILE)
-        faulthandler.enable(file=fd, all_threads=True)
+        # Windows calls it for exceptions too that the app then handles: while other threads run, only its own stack.
+        faulthandler.enable(file=fd, all_threads=sys.platform != "win32")
         _fault = (session, fd)
 
 

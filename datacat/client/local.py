@@ -54,9 +54,8 @@ class Local:
         self._view = memoryview(self._map).cast("q")
         self.slots: Slots = self._view
 
-    def watch(self, timeout_s: float, *, on: bool, paused: bool, steady: bool) -> None:
+    def watch(self, timeout_s: float, flags: int) -> None:
         """Write the end of the beat slot; its times stay."""
-        flags = layout.beat_flags(on=on, paused=paused, steady=steady)
         with self._lock:
             if self._map is not None:
                 # Not pack_into: it writes zeros first, and the daemon may look just then.

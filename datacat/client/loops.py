@@ -6,8 +6,8 @@ it is at another instruction, or it waits where programs wait for work. A main t
 of these. What this cannot see is a loop that spins without doing anything; an app that can hang so beats itself.
 
 The thread runs in every mode: until the loop has beaten for the first time it beats in its place, and when beats stop
-it writes the stacks of all threads to the session's stacks file, without any signal. For when it cannot run itself it
-keeps faulthandler's timer armed.
+it writes the stacks of all threads to the session's stacks file, without any signal. Of an app that beats itself it
+does nothing else.
 """
 
 import os
@@ -59,6 +59,10 @@ class Beating(Protocol):
     def journal_folder(self) -> Path | None:
         """Where the stacks go."""
 
+    @property
+    def beaten_ns(self) -> int:
+        """The awake time of the last heartbeat, whoever made it; 0 when there is none."""
+
     def heartbeat(self) -> None:
         """Beat once."""
 
@@ -67,7 +71,7 @@ class Sample(NamedTuple):
     """What is seen of the main thread: CPU time, where its innermost frame is, whether it waits for work."""
 
     cpu_ns: int
-    place: tuple[int, int]
+    place: tuple[str, str, int]
     idle: bool
 
 
@@ -95,9 +99,11 @@ def interval_s(timeout_s: float, slow_s: float = 0.0) -> float:
     return min(LONGEST_INTERVAL_S, max(SHORTEST_INTERVAL_S, every_s))
 
 
-def stacks_due_s(timeout_s: float, slow_s: float) -> tuple[float, ...]:
-    """Return after how much silence stacks are written: so early that the daemon finds those that it comes for."""
-    every_s = interval_s(timeout_s, slow_s)
+def stacks_due_s(every_s: float, timeout_s: float, slow_s: float) -> tuple[float, ...]:
+    """Return after how much silence stacks are written: so early that the daemon finds those that it comes for.
+
+    every_s is how often that is looked at.
+    """
     ahead_s = every_s + 2 * hangs.lead_s(timeout_s)
     return tuple(max(2 * every_s, point_s - ahead_s) for point_s in hangs.points_s(timeout_s, slow_s))
 
@@ -107,9 +113,12 @@ def gets_on(before: Sample, now: Sample) -> bool:
     return now.cpu_ns != before.cpu_ns or now.place != before.place or now.idle
 
 
-def start(session: Beating, loop: str, timeout_s: float) -> "Monitor":
-    """Start beating with the named loop, or with the one that is found for auto. Call it in the loop's own thread."""
-    monitor = Monitor(session, timeout_s)
+def start(session: Beating, loop: str | None, timeout_s: float) -> "Monitor":
+    """Start beating with the named loop, or with the one that is found for auto. Call it in the loop's own thread.
+
+    None beats with nothing: the app does, and only its silence is watched.
+    """
+    monitor = Monitor(session, timeout_s, beats=loop is not None)
     for name, drive in _DRIVES.items():
         if loop in ("auto", name):
             driven = drive(monitor.loop_beat, monitor.every_s)
@@ -121,18 +130,25 @@ def start(session: Beating, loop: str, timeout_s: float) -> "Monitor":
 
 
 class Monitor:
-    """Owns the thread that watches the main thread, and the timer in the app's loop. Started and stopped once."""
+    """Owns the thread that watches the main thread, and the timer in the app's loop. Started and stopped once.
 
-    def __init__(self, session: Beating, timeout_s: float, *, clock_ns: Callable[[], int] = host.awake_ns) -> None:
+    beats: beats are made here, by the loop or the thread; else the app makes them.
+    """
+
+    def __init__(
+        self, session: Beating, timeout_s: float, *, beats: bool = True, clock_ns: Callable[[], int] = host.awake_ns
+    ) -> None:
+        self.beats = beats
         self.loop = "thread"
         self._session = session
         self._clock_ns = clock_ns
         self._drive: Drive | None = None
         self._loop_has_beaten = False
-        self._last_beat_ns = clock_ns()
-        slow_s = hangs.slow_s(session.meta.settings, os.environ)
-        self.every_s = interval_s(timeout_s, slow_s)
-        self._due_s = stacks_due_s(timeout_s, slow_s)
+        self._timeout_s = timeout_s
+        self._slow_s = hangs.slow_s(session.meta.settings, os.environ)
+        self.every_s = interval_s(timeout_s, self._slow_s)
+        self._due_s = stacks_due_s(self.every_s, timeout_s, self._slow_s)
+        self._beaten_ns = 0
         self._written = 0
         self._sample = sample_main()
         self._worker = Worker("heartbeat", self.every_s, self.look)
@@ -140,6 +156,10 @@ class Monitor:
     def start(self) -> None:
         """Start the thread."""
         self._worker.start()
+
+    def does(self) -> tuple[bool, bool]:
+        """Return whether it beats, and whether it writes stacks."""
+        return self.beats, stacks.writes(self._session.journal_folder)
 
     def driven_by(self, loop: str, drive: Drive) -> None:
         """Note which loop beats."""
@@ -155,46 +175,51 @@ class Monitor:
             except Exception as error:  # a loop that is closed already has no timer any more
                 guard.swallowed(error)
         self._worker.stop()
-        stacks.disarm()
 
     def loop_beat(self) -> None:
         """Beat from the app's loop."""
         self._loop_has_beaten = True
-        self._beat()
+        self._session.heartbeat()
 
     def look(self) -> None:
         """Beat when the main thread gets on and no loop does it; write the stacks when nothing beats.
 
         A loop that does not run yet, or not any more, does not beat.
         """
-        stacks.arm(self._session.journal_folder, self._due_s[0], self._clock_ns())
-        now = sample_main()
-        drive = self._drive
-        loop_beats = drive is not None and self._loop_has_beaten and drive.running()
-        if not loop_beats and gets_on(self._sample, now):
-            self._beat()
-        self._sample = now
-        silent_s = (self._clock_ns() - self._last_beat_ns) / 1e9
+        if self.beats:
+            now = sample_main()
+            drive = self._drive
+            loop_beats = drive is not None and self._loop_has_beaten and drive.running()
+            if not loop_beats and gets_on(self._sample, now):
+                self._session.heartbeat()
+            self._sample = now
+        self._write_when_due()
+
+    def _write_when_due(self) -> None:
+        beaten_ns = self._session.beaten_ns
+        if beaten_ns != self._beaten_ns:
+            self._had_been_silent((beaten_ns - self._beaten_ns) / 1e9 if self._beaten_ns else 0.0)
+            self._beaten_ns, self._written = beaten_ns, 0
+        silent_s = (self._clock_ns() - beaten_ns) / 1e9 if beaten_ns else 0.0
         due = sum(silent_s >= due_s for due_s in self._due_s)
         if due > self._written:
             self._written = due
             stacks.write(self._session.journal_folder)
 
-    def _beat(self) -> None:
-        self._last_beat_ns = self._clock_ns()
-        self._written = 0
-        self._session.heartbeat()
+    def _had_been_silent(self, for_s: float) -> None:
+        """Call an app that beats itself, and seldom, slow after twice as long a silence only, as the daemon does."""
+        if not self.beats and self._slow_s and self._written and 2 * for_s > self._slow_s:
+            self._due_s = stacks_due_s(self.every_s, self._timeout_s, 2 * for_s)
 
 
 def sample_main() -> Sample:
     """Look at the main thread."""
-    main = threading.main_thread()
-    frame = sys._current_frames().get(main.ident or 0)  # noqa: SLF001  the documented way to look at other threads
-    if frame is None:  # it has ended, and the other threads go on
-        return Sample(0, (0, 0), idle=True)
-    code = frame.f_code
-    idle = (os.path.basename(code.co_filename), code.co_name) in _IDLE_FRAMES or _waits_for_input()  # noqa: PTH119
-    return Sample(_cpu_ns(main), (id(frame), frame.f_lasti), idle)
+    found = stacks.main_frame()
+    if found is None:  # it has ended, and the other threads go on
+        return Sample(0, ("", "", 0), idle=True)
+    file, function, _, at = found
+    idle = (os.path.basename(file), function) in _IDLE_FRAMES or _waits_for_input()  # noqa: PTH119
+    return Sample(_cpu_ns(threading.main_thread()), (file, function, at), idle)
 
 
 def is_input_wait(wchan: str) -> bool:

@@ -52,8 +52,8 @@ class Carrier(Protocol):
     slots: Slots
     """The last heartbeat: host.awake_ns() and Unix us."""
 
-    def watch(self, timeout_s: float, *, on: bool, paused: bool, steady: bool) -> None:
-        """Say whether heartbeats are to be judged; steady: they come by themselves."""
+    def watch(self, timeout_s: float, flags: int) -> None:
+        """Say how heartbeats are to be judged; flags are those of the beat slot (layout.beat_flags())."""
 
     def look(self) -> None:
         """See that somebody ships the session, and start somebody when nobody does."""

@@ -19,7 +19,7 @@ from datacat import host
 from datacat.client import guard, hooks, live, repair, stacks
 from datacat.client.ports import Carrier, Drops, Sink, fits, texts, wait_acked, with_bounds
 from datacat.client.timing import Timer
-from datacat.wire import records
+from datacat.wire import layout, records
 from datacat.wire.layout import Meta
 from datacat.wire.records import Close, Event, Metric, Record, StatePatch
 
@@ -52,13 +52,11 @@ class Session:
         self._drops = drops
         self._slots = carrier.slots
         self._written = itertools.count().__next__  # counts and is atomic: a sum would lose some among threads
-        self._written_asked = 0
         self._repaired: dict[str, int] = {}
         self._lock = threading.RLock()  # a signal handler may call any method while another one runs
         self._looking = threading.Lock()
-        self._looked_us = meta.created_us  # a clock that is set back must not put the next look off
-        self._look_at_us = 0
-        self._ended = False
+        self._looked_us, self._look_at_us = meta.created_us, 0  # a clock set back must not put the next look off
+        self._ended, self._written_asked = False, 0
         self._watched = (0.0, False, False)
         self._monitor: Any = None
         self.fatal: BaseException | None = None
@@ -68,6 +66,11 @@ class Session:
     def session_id(self) -> str:
         """The session's id, a UUID."""
         return self.id
+
+    @property
+    def beaten_ns(self) -> int:
+        """The awake time of the last heartbeat; 0 before the first one."""
+        return self._slots[0]
 
     @property
     def journal_folder(self) -> Path | None:
@@ -233,12 +236,11 @@ class Session:
 
             self.stop_heartbeat_monitor()
             timeout_s = loops.timeout_s(timeout)
-            self._watch(timeout_s, on=True, paused=False)
             self.heartbeat()
             with self._lock:
-                if not self._ended and loop is not None:
+                if not self._ended and (loop is not None or stacks.writes(self.journal_folder)):
                     self._monitor = loops.start(self, loop, timeout_s)
-            self._watch(timeout_s, on=True, paused=False)  # now steady, when something beats by itself
+            self._watch(timeout_s, on=True, paused=False)  # now it is known what the thread does
         except Exception as error:
             guard.swallowed(error)
 
@@ -304,8 +306,8 @@ class Session:
                 return details
         except Exception as error:
             guard.swallowed(error)
-        known = {"id": self.id, "product": self.meta.product, "version": self.meta.version}
-        return {**known, "status": "ended" if self._ended else "active"}
+        status = "ended" if self._ended else "active"
+        return {"id": self.id, "product": self.meta.product, "version": self.meta.version, "status": status}
 
     def stats(self) -> dict[str, Any]:
         """Return written (records), repaired and dropped (by reason), and faults (mistakes of ours, swallowed)."""
@@ -361,16 +363,15 @@ class Session:
         try:
             if not self._ended:
                 self._watched = (timeout_s, on, paused)
-                self._carrier.watch(timeout_s, on=on, paused=paused, steady=self._monitor is not None)
+                steady, writes = self._monitor.does() if self._monitor is not None else (False, False)
+                self._carrier.watch(timeout_s, layout.beat_flags(on=on, paused=paused, steady=steady, writes=writes))
         except Exception as error:
             guard.swallowed(error)
 
     def _beat_slowly(self, now_ns: int) -> None:
         try:
-            t = _now_ns() // 1000
-            self._slots[1] = t
+            self._slots[1] = t = _now_ns() // 1000
             self._slots[0] = now_ns
-            stacks.beaten(self._watched[0], now_ns)
             if not self._watched[1]:
                 self._watch(self._watched[0], on=True, paused=self._watched[2])
             if not self._looked_us <= t < self._look_at_us:

@@ -1,52 +1,53 @@
 """The stacks of a hang, written by the app itself to its session's stacks file. wire/hangs.py has its form.
 
-Three ways lead there, and only the third disturbs anything (a C library's own wait may end early by a signal):
-the heartbeat thread writes while the main thread is stuck; faulthandler's timer, armed anew with each beat, fires when
-not even that thread can run because C code keeps the interpreter's lock; and a signal from the daemon does, for an app
-that was not asked for stacks in time by any of these. An app that beats itself arms the timer by its beats, once it has
-asked to be watched; one that only beats does so where there are no signals, or they are not wanted.
+Stacks of several threads are only ever read by a thread of ours that holds the interpreter's lock: then none of them
+moves. faulthandler offers to read them without it, after a time or in the handler of a signal; while other threads run
+it comes upon frames that are freed, and ends the app (python/cpython#116008, #131580). So the daemon's signal has but
+one stack written: that of the thread it interrupts, the main one. Even that one is whole only while no Python runs in
+it: one of 2,000 to 20,000 signals into calls from C ended CPython 3.11.7, 3.12.1 and 3.13.0. So the signal is sent to
+a main thread that waits, or keeps the lock in C code (daemon/sampler.py), and only where the system tells that.
 
 The file is the process's own: all its sessions share it by hard links; a forked child lets go of it.
 """
 
 import contextlib
 import faulthandler
+import operator
 import os
 import signal
 import sys
 import threading
 import time
 from pathlib import Path
-from types import FrameType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from datacat.client import alarm
 from datacat.client.folder import create_file
 from datacat.wire import hangs, layout
 
 _HIGH_FD_BELOW = 1024
 _HIGH_FD_ROOM = 24
-NAMES_EVERY_NS = 10_000_000_000
 _MOST_IN_DUMP = 100
 """faulthandler writes the 100 newest threads; the main one is the oldest. CPython, Python/traceback.c."""
+_WHERE = ("f_code.co_filename", "f_code.co_name", "f_lineno", "f_lasti")
+_innermost = operator.attrgetter(*_WHERE)
 
 
 class _File(NamedTuple):
-    """The open stacks file: a folder that has it, the descriptor, its device and inode, the signal (0: none)."""
+    """The open stacks file: a folder that has it, the descriptor, its device and inode, the signal (0: none).
+
+    handler is what signal.getsignal() said of the signal before it was ours.
+    """
 
     folder: Path
     fd: int
     inode: tuple[int, int]
     signal: int
+    handler: Any
 
 
 _file: _File | None = None
 _folders: list[Path] = []
 """Sessions that have this file."""
-_driven = False
-"""Whether a heartbeat thread arms the timer."""
-_named: tuple[int, frozenset[int | None]] = (0, frozenset())
-"""When names of threads were last written, and of which."""
 
 
 def install(folder: Path | None, way: str) -> None:
@@ -64,15 +65,17 @@ def install(folder: Path | None, way: str) -> None:
         else:
             fd = open_high(path)
             found = os.fstat(fd)
-            _file = _File(folder, fd, (found.st_dev, found.st_ino), _register(way, fd))
+            _file = _File(folder, fd, (found.st_dev, found.st_ino), *_register(way, fd))
             if _file.signal:
-                os.write(fd, hangs.handle_line(hangs.Handle(_file.signal, fd)).encode())
+                main = threading.main_thread()
+                head = hangs.handle_line(hangs.Handle(_file.signal, fd))
+                os.write(fd, (head + hangs.thread_line(main.ident or 0, main.name)).encode())
         _folders.append(folder)
 
 
 def remove(folder: Path | None) -> None:
     """Take out a session that has ended; with the last one the file is closed and the signal given back."""
-    global _file, _named
+    global _file
     if folder not in _folders or _file is None:
         return
     _folders.remove(folder)
@@ -80,56 +83,49 @@ def remove(folder: Path | None) -> None:
         _file = _file._replace(folder=_folders[0])
         return
     file, _file = _file, None
-    disarm()
-    _named = (0, frozenset())
     _close(file)
 
 
 def in_child() -> None:
     """Let go of the parent's file in a forked child."""
-    global _file, _driven, _named
+    global _file
     file, _file = _file, None
-    _driven, _named = False, (0, frozenset())
     _folders.clear()
-    alarm.in_child()
     if file is not None:
         _close(file)
+
+
+def writes(folder: Path | None) -> bool:
+    """Return whether write() can write for a session: it has a stacks file, and the interpreter has one lock for all.
+
+    Without that lock (free-threaded builds) no thread can look at the others while they stand still.
+    """
+    return folder in _folders and getattr(sys, "_is_gil_enabled", lambda: True)()
 
 
 def write(folder: Path | None) -> None:
     """Write the stacks of all threads now; called by a thread that can run while the main one cannot."""
     fd = _writable()
-    if fd >= 0 and folder in _folders:
+    if fd >= 0 and writes(folder):
         with contextlib.suppress(OSError, ValueError):
             os.write(fd, (_names() + f"{hangs.AT_LINE}{time.time_ns() // 1000}\n" + _main_stack()).encode())
             faulthandler.dump_traceback(fd, all_threads=True)
 
 
-def arm(folder: Path | None, after_s: float, now_ns: int) -> None:
-    """Let the timer write the stacks after after_s seconds unless it is armed again; for a heartbeat thread."""
-    global _driven
-    fd = _writable()
-    if fd >= 0 and folder in _folders:
-        _driven = True
-        _write_names(fd, now_ns)
-        alarm.arm(fd, after_s, now_ns)
+def main_frame(depth: int = 0) -> tuple[str, str, int | None, int] | None:
+    """Return file, function, line and instruction of a call of the main thread, 0 being the innermost; None for none.
 
-
-def disarm() -> None:
-    """Let the timer not fire."""
-    global _driven
-    _driven = False
-    alarm.disarm()
-
-
-def beaten(timeout_s: float, now_ns: int) -> None:
-    """Note a beat of the app's own; timeout_s is 0 unless it has asked to be watched, which may cost a thread of C."""
-    if _file is None or _driven or (_file.signal and not timeout_s):
-        return
-    fd = _writable()
-    if fd >= 0:
-        timeout_s = timeout_s or 60.0
-        alarm.arm(fd, hangs.points_s(timeout_s, 0)[0] - 2 * hangs.lead_s(timeout_s), now_ns)
+    One call into C finds it and lets go of it, and nothing else of the app runs meanwhile. Were its frame held for
+    longer, the main thread might leave it, and its variables would end in our thread: windows, images, connections to
+    databases must not.
+    """
+    where = operator.attrgetter(*("f_back." * depth + name for name in _WHERE)) if depth else _innermost
+    ident = threading.main_thread().ident
+    looks = iter(sys._current_frames, None)  # noqa: SLF001  the documented way to look at other threads
+    try:
+        return next(map(where, map(operator.itemgetter(ident), looks)))
+    except (AttributeError, KeyError):  # no such call; the main thread has ended, and the other threads go on
+        return None
 
 
 def open_high(path: Path) -> int:
@@ -151,21 +147,21 @@ def open_high(path: Path) -> int:
         os.close(fd)
 
 
-def _register(way: str, fd: int) -> int:
-    """Have faulthandler write on the signal; returns its number, 0 when there is none."""
-    if sys.platform == "win32" or way == "timer":
-        return 0
-    number = getattr(signal, "SIGURG" if way == "auto" else way, None)
-    if number is None:
-        return 0
+def _register(way: str, fd: int) -> tuple[int, Any]:
+    """Have faulthandler write on the signal; returns its number, 0 when there is none, and whose it was before."""
+    if sys.platform != "linux" or way == "thread":
+        return 0, None
+    number = signal.Signals["SIGURG" if way == "auto" else way]
+    handler = signal.getsignal(number)
     # Chained only to a handler of the app's own: chaining lets more system calls be interrupted (no SA_RESTART).
-    theirs = signal.getsignal(number) not in (signal.SIG_DFL, signal.SIG_IGN)
-    faulthandler.register(number, file=fd, all_threads=True, chain=theirs)
-    return int(number)
+    theirs = handler not in (signal.SIG_DFL, signal.SIG_IGN)
+    faulthandler.register(number, file=fd, all_threads=False, chain=theirs)
+    return int(number), handler
 
 
 def _close(file: _File) -> None:
-    if file.signal and sys.platform != "win32":
+    # A handler that the app has set since is in our place already, and giving back the one before would remove it.
+    if file.signal and sys.platform == "linux" and signal.getsignal(file.signal) == file.handler:
         faulthandler.unregister(file.signal)
     with contextlib.suppress(OSError):
         if _is(file, os.fstat(file.fd)):
@@ -191,25 +187,15 @@ def _names() -> str:
     return "".join(hangs.thread_line(thread.ident or 0, thread.name) for thread in threading.enumerate()[:1000])
 
 
-def _write_names(fd: int, now_ns: int) -> None:
-    """Write the names of threads when there are others than before: neither the timer nor a signal can."""
-    global _named
-    idents = frozenset(thread.ident for thread in threading.enumerate())
-    if idents != _named[1] and (not _named[1] or now_ns - _named[0] > NAMES_EVERY_NS):
-        _named = (now_ns, idents)
-        with contextlib.suppress(OSError):
-            os.write(fd, _names().encode())
-
-
 def _main_stack() -> str:
     """Return the stack of the main thread when a dump would not have it: it has the newest threads only."""
     if threading.active_count() <= _MOST_IN_DUMP:
         return ""
-    ident = threading.main_thread().ident or 0
-    frame: FrameType | None = sys._current_frames().get(ident)  # noqa: SLF001  the documented way to look
-    lines = [f"Thread 0x{ident:016x} (most recent call first):"]
-    while frame is not None and len(lines) <= _MOST_IN_DUMP:
-        code = frame.f_code
-        lines.append(f'  File "{code.co_filename}", line {frame.f_lineno} in {code.co_name}')
-        frame = frame.f_back
+    lines = [f"Thread 0x{threading.main_thread().ident or 0:016x} (most recent call first):"]
+    for depth in range(_MOST_IN_DUMP):
+        found = main_frame(depth)
+        if found is None:
+            break
+        file, function, line, _ = found
+        lines.append(f'  File "{file}", line {"???" if line is None else line} in {function}')
     return "\n".join([*lines, "", ""])

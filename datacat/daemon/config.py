@@ -132,7 +132,7 @@ SETTINGS: dict[str, Setting] = {
     ),
     "hang_stacks": Setting(
         _stacks,
-        "auto, timer, off or " + ", ".join(hangs.SIGNALS),
+        "auto, thread, off or " + ", ".join(hangs.SIGNALS),
         "how an app that hangs is made to write its stacks: by a signal (auto: SIGURG), only by itself, or not at all",
     ),
     "py_spy": Setting(_flag, "true or false", "whether py-spy is asked, where it is installed and nothing else tells"),

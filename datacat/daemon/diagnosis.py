@@ -26,6 +26,8 @@ SWAPPING_FAULTS_PER_S = 100.0
 GIL_POLLS_PER_S = (110.0, 260.0)
 """A thread that waits for the interpreter's lock asks for it every 5 ms (sys.setswitchinterval), so it wakes up 200
 times a second; measured 190 to 200, less on a busy machine."""
+FEWEST_POLLS_PER_S = 50.0
+"""So few are enough when the thread that writes stacks has not: what else would have kept it from that?"""
 
 _LOCK_CHANNELS = ("futex", "flock", "fcntl_setlk", "locks_", "posix_lock", "rt_mutex", "umtx")
 _SLEEP_CHANNELS = ("hrtimer_nanosleep", "do_nanosleep")
@@ -59,9 +61,10 @@ _BY_FRAME = {
 
 
 class Sample(NamedTuple):
-    """One look at a silent app. source is who wrote the stacks: thread, timer, signal, py-spy; empty for none.
+    """One look at a silent app. source is who wrote the stacks: thread, signal, py-spy; empty for none.
 
-    threads is the stacks at that moment, the main thread's first; current marks it. awake_ns is host.awake_ns().
+    threads is the stacks at that moment, the main thread's first (that of the signal alone); current marks it.
+    awake_ns is host.awake_ns().
     """
 
     t_us: int
@@ -106,27 +109,30 @@ def verdict(signs: Signs) -> str:
     return signs.waits or UNKNOWN
 
 
-def signs(samples: Sequence[Sample], *, steady: bool) -> Signs:
-    """Return what the newest samples (the last ones) tell; steady: the app has a thread that writes stacks."""
+def signs(samples: Sequence[Sample], *, writes: bool) -> Signs:
+    """Return what the newest samples (the last ones) tell. writes: the app has a thread that writes stacks if it can.
+
+    That it did not is no proof: a busy machine, or a disk that does not answer, keeps it from that too. That the lock
+    is held is seen by a thread that asks for it again and again, and gets it in no sample.
+    """
     recent = samples[-SAMPLES:]
     seen = [(sample, sample.condition) for sample in recent if sample.condition is not None]
     threads = next((sample.threads for sample in reversed(samples) if sample.threads), ())
-    # The timer fires when not even the thread that writes stacks could run.
-    fired = any(sample.source == "timer" for sample in samples)
-    shut_out = steady and fired and all(sample.source != "thread" for sample in recent)
     if not seen:
-        return Signs(gil_held=shut_out, waits=_by_frame(threads))
+        return Signs(waits=_by_frame(threads))
+    shut_out = writes and len(recent) > 1 and all(sample.source != "thread" for sample in recent)
+    fewest, most = FEWEST_POLLS_PER_S if shut_out else GIL_POLLS_PER_S[0], GIL_POLLS_PER_S[1]
     (first, a), (last, b) = seen[0], seen[-1]
     span_s = (last.awake_ns - first.awake_ns) / 1e9
     main = b.tasks[0] if b.tasks else None
     before = {task.tid: task for task in a.tasks}
-    polls = sum(_polls_for_gil(before.get(task.tid), task, span_s) for task in b.tasks)
+    polls = any(fewest <= _futex_waits_per_s(before.get(task.tid), task, span_s) <= most for task in b.tasks)
     states = [condition.state for _, condition in seen]
     main_share = _share(before.get(main.tid), main, span_s) if main is not None else None
     return Signs(
         held=b.held,
         faults_per_s=(b.major_faults - a.major_faults) / span_s if span_s > 0 else 0.0,
-        gil_held=shut_out or (polls > 0 and _stands_still(recent)),
+        gil_held=polls and _stands_still(recent, shut_out=shut_out),
         main_share=main_share,
         share=(b.cpu_s - a.cpu_s) / span_s if span_s > 0 else None,
         uninterruptible=all(state == "D" for state in states),
@@ -169,21 +175,23 @@ def _share(before: Task | None, now: Task, span_s: float) -> float | None:
     return (now.cpu_s - before.cpu_s) / span_s if before is not None and span_s > 0 else None
 
 
-def _polls_for_gil(before: Task | None, now: Task, span_s: float) -> bool:
-    """Return whether a thread does nothing but ask for the interpreter's lock again and again."""
+def _futex_waits_per_s(before: Task | None, now: Task, span_s: float) -> float:
+    """Return how often a thread that does nothing else woke up from a wait for a lock; 0 for any other thread."""
     if before is None or span_s <= 0:
-        return False
+        return 0.0
     if not any((task.wait_channel or task.syscall).startswith("futex") for task in (before, now)):
-        return False  # at either moment it may just have been awake
-    low, high = GIL_POLLS_PER_S
+        return 0.0  # at either moment it may just have been awake
     share = _share(before, now, span_s) or 0.0
-    return low <= (now.switches - before.switches) / span_s <= high and share < IDLE_SHARE
+    return (now.switches - before.switches) / span_s if share < IDLE_SHARE else 0.0
 
 
-def _stands_still(samples: Sequence[Sample]) -> bool:
-    """Return whether every thread was at the same line in all stacks: with the lock held, none can move."""
-    stacks = {tuple(thread.frames[-1:] for thread in sample.threads) for sample in samples if sample.threads}
-    return len(stacks) <= 1
+def _stands_still(samples: Sequence[Sample], *, shut_out: bool) -> bool:
+    """Return whether every thread was at the same line in all stacks: with the lock held, none can move.
+
+    One look does not tell that; that a thread was shut out all the time does.
+    """
+    stacks = [tuple(thread.frames[-1:] for thread in sample.threads) for sample in samples if sample.threads]
+    return len(set(stacks)) <= 1 and (shut_out or len(stacks) > 1)
 
 
 def _waits(task: Task | None) -> str:

@@ -24,12 +24,12 @@ class Dossier(NamedTuple):
     samples: tuple[Sample, ...]
 
 
-def of(samples: Sequence[Sample], *, steady: bool) -> Dossier | None:
-    """Return the dossier of samples, oldest first; None when there are none."""
+def of(samples: Sequence[Sample], *, writes: bool) -> Dossier | None:
+    """Return the dossier of samples, oldest first; None when there are none. writes: see diagnosis.signs()."""
     if not samples:
         return None
     kept = _with_stacks(samples)
-    told = diagnosis.signs(samples, steady=steady)
+    told = diagnosis.signs(samples, writes=writes)
     what = diagnosis.verdict(told)
     return Dossier(what, diagnosis.explain(what, told, kept), told, kept)
 
@@ -101,8 +101,8 @@ def _threads(sample: Sample, threads: int, frames: int) -> list[dict[str, Any]]:
 def _with_stacks(samples: Sequence[Sample]) -> tuple[Sample, ...]:
     """Return samples with those stacks again where none were written since: the app stood where it stood.
 
-    That is so while C code keeps the interpreter's lock; then the timer has written once, before the first sample.
-    A dump of more than 100 threads that the app did not help to write lacks the main one: it is that of the one before.
+    That is so when it could not be asked again without disturbing it. A dump of more than 100 threads that the app did
+    not help to write lacks the main one: it is that of the one before.
     """
     kept: list[Sample] = []
     main: Thread | None = None

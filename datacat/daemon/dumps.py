@@ -18,6 +18,8 @@ _HEAD = re.compile(
 _THREAD = re.compile(
     r"(?P<current>Current t|T)hread 0x(?P<id>[0-9a-fA-F]+)(?: \[(?P<name>.*)\])? \(most recent call first\):"
 )
+_OWN = "Stack (most recent call first):"
+"""The head of a dump of one thread, which it does not name. CPython 3.11 to 3.14, Python/traceback.c."""
 _FRAME = re.compile(r'  File "(?P<file>.*)", line (?P<line>\d+|\?\?\?) in (?P<function>.*)')
 
 _FATAL_SIGNALS = {
@@ -39,7 +41,10 @@ class Frame(NamedTuple):
 
 
 class Thread(NamedTuple):
-    """One thread of a dump: its id as faulthandler writes it, its name where that is told, frames innermost last."""
+    """One thread of a dump: its id as faulthandler writes it, its name where that is told, frames innermost last.
+
+    The id is empty in a dump of one thread, the one that wrote it.
+    """
 
     id: str
     name: str | None
@@ -81,6 +86,11 @@ def parse(text: str) -> list[Dump]:
                 dumps.append(("", []))
             frames = []
             dumps[-1][1].append((thread["id"], thread["name"], thread["current"] == "Current t", frames))
+        elif line == _OWN:
+            if not dumps or dumps[-1][1]:
+                dumps.append(("", []))
+            frames = []
+            dumps[-1][1].append(("", None, True, frames))
         elif frames is not None and (frame := _FRAME.fullmatch(line)) and len(frames) < MAX_FRAMES:
             number = int(frame["line"]) if frame["line"].isdigit() else None
             frames.append(Frame(frame["file"], number, frame["function"]))

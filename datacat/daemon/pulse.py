@@ -36,7 +36,7 @@ class Pulse:
         step = watch.step(self.watch, look)
         for record in step.records:
             if isinstance(record, Event) and record.name in (HUNG_EVENT, SLOW_EVENT):
-                if (found := self._sampler.dossier(steady=beat.steady)) is not None:
+                if (found := self._sampler.dossier(writes=beat.writes)) is not None:
                     dossier.put(record, found)
             elif isinstance(record, Verdict) and record.status == "hung":
                 record.detail = next(each.message for each in step.records if isinstance(each, Event))
@@ -65,7 +65,7 @@ class Pulse:
         points_s, lead_s = self._points_s(beat)
         if silence_ns is None or self.watch.status != "active" or silence_ns / 1e9 < points_s[0] - lead_s:
             return False
-        self._sampler.look(now_ns, watch.silent_from_ns(self.watch, beat), beat.unix_us, points_s, lead_s)
+        self._sampler.look(now_ns, watch.silent_from_ns(self.watch, beat), beat, points_s, lead_s)
         return True
 
     def _points_s(self, beat: Beat) -> tuple[tuple[float, ...], float]:

@@ -3,21 +3,21 @@
 import time
 from pathlib import Path
 
-from datacat.daemon import dossier
+from datacat.daemon import diagnosis, dossier
 from datacat.daemon.diagnosis import Sample
 from datacat.daemon.dossier import Dossier
 from datacat.daemon.pyspy import PySpy
-from datacat.daemon.stackfile import StackFile
+from datacat.daemon.stackfile import EMPTY_ABOVE_BYTES, StackFile
 from datacat.host import condition
 from datacat.host.process import Target
 from datacat.wire import hangs
+from datacat.wire.layout import Beat
 
 
 class Sampler:
     """Owns what was seen of one app since it fell silent. Nothing here waits.
 
-    way is a word of hangs.STACKS_WORDS or a signal's name: off asks for nothing, timer sends no signal. steady: the app
-    has a thread that writes its stacks while it can.
+    way is a word of hangs.STACKS_WORDS or a signal's name: off asks for nothing, thread sends no signal.
     """
 
     def __init__(self, folder: Path, target: Target | None, *, way: str, py_spy: bool) -> None:
@@ -37,8 +37,8 @@ class Sampler:
             return None
         return silent_from_ns + int((points_s[passed] - (0.0 if asked else lead_s)) * 1e9)
 
-    def look(self, now_ns: int, silent_from_ns: int, beat_us: int, points_s: tuple[float, ...], lead_s: float) -> None:
-        """Do what is due after this much silence. beat_us: the last heartbeat in Unix us; older stacks tell nothing."""
+    def look(self, now_ns: int, silent_from_ns: int, beat: Beat, points_s: tuple[float, ...], lead_s: float) -> None:
+        """Do what is due after this much silence. Stacks that are older than the last heartbeat tell nothing."""
         if self._target is None:
             return
         if silent_from_ns != self._silent_from_ns:
@@ -48,18 +48,21 @@ class Sampler:
         passed = sum(silent_s >= point_s for point_s in points_s)
         if passed > self._passed:
             self._passed, self._asked = passed, False
-            self._take(self._target, now_ns, beat_us)
+            self._take(self._target, now_ns, beat.unix_us)
         elif passed < len(points_s) and not self._asked and silent_s >= points_s[passed] - lead_s:
             self._asked = True
-            self._ask(self._target, beat_us)
+            self._ask(self._target, now_ns, beat)
 
-    def dossier(self, *, steady: bool) -> Dossier | None:
-        """Return what the samples tell; None when there are none."""
-        return dossier.of(self.samples, steady=steady)
+    def dossier(self, *, writes: bool) -> Dossier | None:
+        """Return what the samples tell; None when there are none. writes: the app has a thread that writes stacks."""
+        return dossier.of(self.samples, writes=writes and self._has_room())
 
     def reset(self) -> None:
-        """Forget the samples: the app has beaten, or was held."""
-        if self.samples:
+        """Forget the samples: the app has beaten, or was held.
+
+        A large file is emptied in any case: the app may get our signal from somebody else, and write each time.
+        """
+        if self.samples or self._file.size() > EMPTY_ABOVE_BYTES:
             self._file.skip()
         self.samples = []
         self._passed, self._asked, self._silent_from_ns = 0, False, 0
@@ -69,24 +72,40 @@ class Sampler:
         if self._py_spy is not None:
             self._py_spy.close()
 
-    def _ask(self, target: Target, beat_us: int) -> None:
-        """Ask the app for its stacks, unless it tells them by itself.
-
-        A signal may end a wait of a C library early. So one that is not needed for the first stacks is only sent when
-        the main thread is where that cannot happen.
-        """
-        if self._way == "off" or self._file.has_news(beat_us):
+    def _ask(self, target: Target, now_ns: int, beat: Beat) -> None:
+        """Ask the app for its main thread's stack, unless it tells of all threads by itself."""
+        if self._way == "off" or self._file.has_news(beat.unix_us):
             return
-        told = any(sample.threads for sample in self.samples)
-        if told and not _is_undisturbed(target):
-            return
-        handle = self._file.handle() if self._way != "timer" else None
-        if handle is not None and self._file.size() < hangs.MAX_STACKS_BYTES:
+        handle = self._file.handle() if self._way != "thread" and self._has_room() else None
+        if handle is not None and self._may_interrupt(target, now_ns, beat):
             sent = condition.ask_for_stacks(target.pid, target.start, handle.signal, handle.fd, self._file.path)
             if sent:
                 return
-        if self._py_spy is not None and not told:
+        if self._py_spy is not None and not self._told():
             self._py_spy.start(target.pid)
+
+    def _may_interrupt(self, target: Target, now_ns: int, beat: Beat) -> bool:
+        """Return whether the main thread may run the handler now.
+
+        While it runs Python its stack is not whole (client/stacks.py), so it must wait, or have kept the interpreter's
+        lock in C code for long. A signal may end a wait of a C library early. So only an app without a thread that
+        writes is asked for its first stack whatever it waits for; for all else the wait must be one that goes on.
+        """
+        seen = condition.condition(target.pid)
+        if seen is None or not seen.tasks:
+            return False
+        if seen.tasks[0].state == "R":
+            looks = [*self.samples, Sample(time.time_ns() // 1000, now_ns, seen)]
+            return beat.writes and diagnosis.signs(looks, writes=True).gil_held
+        waits = seen.tasks[0].state == "S"
+        first = not (beat.writes or self._told())
+        return waits and (first or condition.is_undisturbed_by_signals(seen.tasks[0]))
+
+    def _told(self) -> bool:
+        return any(sample.threads for sample in self.samples)
+
+    def _has_room(self) -> bool:
+        return self._file.size() < hangs.MAX_STACKS_BYTES
 
     def _take(self, target: Target, now_ns: int, beat_us: int) -> None:
         stacks = self._file.newest(beat_us)
@@ -95,8 +114,3 @@ class Sampler:
         source, threads = stacks if stacks is not None else ("", ())
         seen = condition.condition(target.pid)
         self.samples.append(Sample(time.time_ns() // 1000, now_ns, seen, source, threads))
-
-
-def _is_undisturbed(target: Target) -> bool:
-    seen = condition.condition(target.pid)
-    return seen is not None and bool(seen.tasks) and condition.is_undisturbed_by_signals(seen.tasks[0])

@@ -15,10 +15,14 @@ EMPTY_ABOVE_BYTES = 256 * 1024
 """A file that has been read and is larger than this is emptied: the app writes to its end, wherever that is."""
 OWN_THREAD = "datacat-"
 MAIN_THREAD = "MainThread"
+BY_THREAD, BY_SIGNAL = "thread", "signal"
 
 
 class Stacks(NamedTuple):
-    """The stacks of all threads at one moment, the main thread first and marked current. source says who wrote them."""
+    """The stacks of threads at one moment, the main thread first and marked current. source says who wrote them.
+
+    A thread of the app writes all threads, the handler of the signal the main one alone.
+    """
 
     source: str
     threads: tuple[Thread, ...]
@@ -52,7 +56,10 @@ class StackFile:
         return found.st_size > self._read_to and found.st_mtime_ns // 1000 >= after_us
 
     def newest(self, after_us: int) -> Stacks | None:
-        """Return the newest stacks among the news; None when there are none. What was read is not read again."""
+        """Return the newest stacks among the news; None when there are none. What was read is not read again.
+
+        Those of all threads go before that of one.
+        """
         if not self.has_news(after_us):
             return None
         end = self.size()
@@ -60,7 +67,10 @@ class StackFile:
         self._read_to = end
         found, names = read(text)
         self._names |= names
-        return arranged(found[-1], self._names) if found else None
+        if not found:
+            return None
+        whole = [each for each in found if each.source == BY_THREAD]
+        return arranged((whole or found)[-1], self._names)
 
     def skip(self) -> None:
         """Leave aside what is there, and give its disk space back when that is much."""
@@ -83,22 +93,23 @@ class StackFile:
 def read(text: str) -> tuple[list[Stacks], dict[str, str]]:
     """Return the stacks in a text in the order in which they were written, and the names of threads by id."""
     names: dict[str, str] = {}
-    parts: list[tuple[str, list[str]]] = [("signal", [])]
+    parts: list[tuple[str, list[str]]] = [(BY_SIGNAL, [])]
     for line in text.splitlines():
         if line.startswith(hangs.THREAD_LINE):
             ident, _, name = line.removeprefix(hangs.THREAD_LINE).partition(" ")
             names[hangs.thread_id(ident)] = name
         elif line.startswith(hangs.AT_LINE):
-            parts.append(("thread", []))
+            parts.append((BY_THREAD, []))
         else:
-            if line.startswith("Timeout ("):
-                parts.append(("timer", []))
             parts[-1][1].append(line)
     found: list[Stacks] = []
     for source, lines in parts:
-        dumps = [dump for dump in parse("\n".join(lines)) if dump.threads]
-        # What follows a dump without a word of its own was asked for by a signal.
-        found += [Stacks(source if at == 0 else "signal", dump.threads) for at, dump in enumerate(dumps)]
+        for dump in parse("\n".join(lines)):
+            own = [thread for thread in dump.threads if not thread.id]
+            if own and not _is_started(own[0]):
+                found.append(Stacks(BY_SIGNAL, (own[0]._replace(name=MAIN_THREAD),)))
+            elif dump.threads and not own:
+                found.append(Stacks(source, dump.threads))
     return found, names
 
 
@@ -107,6 +118,10 @@ def arranged(stacks: Stacks, names: dict[str, str]) -> Stacks:
 
     It is missing in a dump of more than 100 threads that it did not help to write; then none is marked.
     """
+    ids = {name: ident for ident, name in names.items()}
+    if not stacks.threads[0].id:
+        (own,) = stacks.threads
+        return Stacks(stacks.source, (own._replace(id=ids.get(MAIN_THREAD, "").rjust(16, "0")),))
     named = [
         thread._replace(name=thread.name or names.get(hangs.thread_id(thread.id)), current=False)
         for thread in stacks.threads
@@ -114,10 +129,14 @@ def arranged(stacks: Stacks, names: dict[str, str]) -> Stacks:
     theirs = [thread for thread in named if not (thread.name or "").startswith(OWN_THREAD)]
     if not theirs:
         return Stacks(stacks.source, ())
-    main = next((thread for thread in theirs if thread.name == MAIN_THREAD), None)
+    oldest = None if MAIN_THREAD in ids else theirs[-1]
+    main = next((thread for thread in theirs if thread.name == MAIN_THREAD), oldest)
     if main is None:
-        if MAIN_THREAD in names.values():
-            return Stacks(stacks.source, tuple(theirs))
-        main = theirs[-1]
+        return Stacks(stacks.source, tuple(theirs))
     rest = [thread for thread in theirs if thread is not main]
     return Stacks(stacks.source, (main._replace(current=True), *rest))
+
+
+def _is_started(thread: Thread) -> bool:
+    """Return whether a stack is that of a thread that Python has started, so not that of the main one."""
+    return bool(thread.frames) and thread.frames[0].function == "_bootstrap"

@@ -99,19 +99,20 @@ def condition(pid: int, root: str = "/") -> Condition | None:
 
 
 def is_undisturbed_by_signals(task: Task) -> bool:
-    """Return whether a handler can run in this thread without ending a system call early: it computes, or goes on."""
-    return task.state == "R" or task.syscall in _RESTARTED or (not task.syscall and "futex" in task.wait_channel)
+    """Return whether a handler can run in this waiting thread without ending its system call early: that goes on."""
+    return task.state == "S" and (task.syscall in _RESTARTED or (not task.syscall and "futex" in task.wait_channel))
 
 
 def ask_for_stacks(pid: int, start: int, signal: int, fd: int, path: Path, root: str = "/") -> bool:
-    """Send the signal that makes a process write its stacks to path; False when that is not sure to be harmless.
+    """Send the signal that makes a process write its main thread's stack to path; False when it may do anything else.
 
-    Sure means: it is the same process, it has a handler for the signal, and its descriptor fd is still the file path.
+    So it must be the same process, it has a handler for the signal, the main thread is the one that gets it, and its
+    descriptor fd is still the file path. Only Linux tells all that.
     """
     try:
-        if sys.platform == "win32" or host.process_start(pid) != start:
+        if sys.platform != "linux" or host.process_start(pid) != start:
             return False
-        if not (_writes_to(pid, fd, path, root) and _catches(pid, signal, root)):
+        if not (_writes_to(pid, fd, path, root) and _main_takes(pid, signal, root)):
             return False
         os.kill(pid, signal)
     except (OSError, HostError):
@@ -119,27 +120,29 @@ def ask_for_stacks(pid: int, start: int, signal: int, fd: int, path: Path, root:
     return True
 
 
-def _catches(pid: int, signal: int, root: str) -> bool:
-    if sys.platform != "linux":
-        return True  # not told here; these signals are ignored by default
+def _main_takes(pid: int, signal: int, root: str) -> bool:
+    """Return whether the process has a handler for a signal, and its main thread will run it.
+
+    The kernel gives a signal to the main thread unless that blocks it, has ended, or has another one to see to first
+    (linux/kernel/signal.c, complete_signal()).
+    """
+    fields = _status(Path(root) / f"proc/{pid}")
     with contextlib.suppress(ValueError):
-        return bool(int(_status(Path(root) / f"proc/{pid}").get("SigCgt", "0"), 16) >> (signal - 1) & 1)
+        caught, blocked, its, shared = (
+            int(fields.get(name, "0"), 16) for name in ("SigCgt", "SigBlk", "SigPnd", "ShdPnd")
+        )
+        bit = 1 << (signal - 1)
+        waiting = (its | shared) & ~blocked
+        return bool(caught & bit) and not (blocked & bit or waiting or fields.get("State", "").startswith(("Z", "X")))
     return False
 
 
 def _writes_to(pid: int, fd: int, path: Path, root: str) -> bool:
-    if sys.platform == "linux":
-        try:
-            found, expected = (Path(root) / f"proc/{pid}/fd/{fd}").stat(), path.stat()
-        except OSError:
-            return False
-        return (found.st_dev, found.st_ino) == (expected.st_dev, expected.st_ino)
-    import psutil
-
     try:
-        return any(each.fd == fd and Path(each.path).samefile(path) for each in psutil.Process(pid).open_files())
-    except (psutil.Error, OSError):
+        found, expected = (Path(root) / f"proc/{pid}/fd/{fd}").stat(), path.stat()
+    except OSError:
         return False
+    return (found.st_dev, found.st_ino) == (expected.st_dev, expected.st_ino)
 
 
 def _status(folder: Path) -> dict[str, str]:

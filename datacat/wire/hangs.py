@@ -5,9 +5,9 @@ last one at its timeout. So the event of a hang has all that it needs at the mom
 
 The stacks file holds texts of faulthandler, and between them:
 
-    # signal 23 fd 1000              first line: this signal makes the app write its stacks to that descriptor
+    # signal 23 fd 1000              first line: this signal makes the main thread write its stack to that descriptor
     # thread 0x00007f01 MainThread   the name of a thread, by the id that faulthandler writes
-    # at 1700000000000000            Unix us; what follows was written by the app's heartbeat thread
+    # at 1700000000000000            Unix us; what follows was written by a thread of ours, with all threads
 """
 
 import math
@@ -18,9 +18,9 @@ SLOW_SETTING = "slow_seconds"
 SLOW_S = 5.0
 """Silence after which an app is slow; 0 is never."""
 STACKS_SETTING = "hang_stacks"
-STACKS_WORDS = ("auto", "timer", "off")
-"""auto: by SIGURG where there are signals, else by a timer; or the name of another signal of SIGNALS."""
-SIGNALS = ("SIGURG", "SIGWINCH", "SIGINFO")
+STACKS_WORDS = ("auto", "thread", "off")
+"""auto: by the app's own thread, else by SIGURG; thread: only by that; or the name of another signal of SIGNALS."""
+SIGNALS = ("SIGURG", "SIGWINCH")
 """Signals whose default action is to be ignored (signal(7)): a process without our handler survives them."""
 
 MAX_STACKS_BYTES = 1_000_000

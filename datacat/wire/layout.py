@@ -58,6 +58,8 @@ BEAT_ON = 1
 BEAT_PAUSED = 2
 BEAT_STEADY = 4
 """Beats come at least every second by themselves: silence is a sign long before the timeout."""
+BEAT_WRITES = 8
+"""A thread of the app writes the stacks of all threads when beats stop, unless it cannot run."""
 
 
 class Beat(NamedTuple):
@@ -69,6 +71,7 @@ class Beat(NamedTuple):
     on: bool
     paused: bool
     steady: bool = False
+    writes: bool = False
 
 
 class Meta(msgspec.Struct, omit_defaults=True):
@@ -159,13 +162,14 @@ def whole_lines(segment: bytes, start: int) -> bytes:
 
 def pack_beat(beat: Beat) -> bytes:
     """Return the bytes of the beat slot."""
-    flags = beat_flags(on=beat.on, paused=beat.paused, steady=beat.steady)
+    flags = beat_flags(on=beat.on, paused=beat.paused, steady=beat.steady, writes=beat.writes)
     return BEAT.pack(beat.awake_ns, beat.unix_us, beat.timeout_s, flags)
 
 
-def beat_flags(*, on: bool, paused: bool, steady: bool) -> int:
-    """Return the last byte of the beat slot."""
-    return (BEAT_ON if on else 0) | (BEAT_PAUSED if paused else 0) | (BEAT_STEADY if steady else 0)
+def beat_flags(*, on: bool, paused: bool, steady: bool = False, writes: bool = False) -> int:
+    """Return the last byte of the beat slot; who reads it leaves bits aside that it does not know."""
+    bits = ((on, BEAT_ON), (paused, BEAT_PAUSED), (steady, BEAT_STEADY), (writes, BEAT_WRITES))
+    return sum(bit for given, bit in bits if given)
 
 
 def unpack_beat(slot: bytes) -> Beat:
@@ -173,8 +177,8 @@ def unpack_beat(slot: bytes) -> Beat:
     if len(slot) < BEAT.size:
         return Beat(0, 0, 0.0, on=False, paused=False)
     awake_ns, unix_us, timeout_s, flags = BEAT.unpack_from(slot)
-    on, paused, steady = (bool(flags & bit) for bit in (BEAT_ON, BEAT_PAUSED, BEAT_STEADY))
-    return Beat(awake_ns, unix_us, timeout_s, on, paused, steady)
+    said = (bool(flags & bit) for bit in (BEAT_ON, BEAT_PAUSED, BEAT_STEADY, BEAT_WRITES))
+    return Beat(awake_ns, unix_us, timeout_s, *said)
 
 
 def pack_dropped(totals: dict[str, int]) -> bytes:

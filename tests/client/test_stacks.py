@@ -1,4 +1,4 @@
-"""The stacks that an app writes about itself: by its thread, by the timer, by a signal; and what they leave alone."""
+"""The stacks that an app writes about itself: by its thread, by a signal; and what they leave alone."""
 
 import os
 import signal
@@ -88,56 +88,60 @@ def test_switched_off_there_is_no_file_and_no_handler(app, tmp_path):
     assert not int(caught.split()[1], 16) >> (signal.SIGURG - 1) & 1
 
 
-def test_while_c_code_keeps_the_interpreters_lock_the_timer_writes(app, tmp_path):
-    app(
+def test_the_signal_writes_the_stack_of_the_main_thread_alone_and_the_name_of_it_is_there(app, tmp_path):
+    process = app(
         """
-        session.start_heartbeat_monitor(timeout=1)
+        def other(): time.sleep(60)
+        threading.Thread(target=other, daemon=True).start()
         def stuck():
             print("there", flush=True)
-            ctypes.PyDLL(None).usleep(20000000)
+            time.sleep(60)
         stuck()
         """
     )
-    text = eventually(lambda: (text := stacks_of(tmp_path)) and "in stuck" in text and text)
-    assert "Timeout (0:00:00." in text
-    assert hangs.AT_LINE not in text
+    os.kill(process.pid, signal.SIGURG)
+    text = eventually(lambda: (text := stacks_of(tmp_path)) and "in <module>" in text and text)
+    assert "in other" not in text
+    assert [line.split()[3] for line in text.splitlines() if line.startswith("# thread")] == ["MainThread"]
 
 
-def test_where_no_signal_is_wanted_beats_arm_the_timer(app, tmp_path):
+def test_an_app_that_beats_itself_writes_the_stacks_of_all_threads_when_it_has_asked_to_be_watched(app, tmp_path):
     app(
         """
+        def other(): time.sleep(60)
+        threading.Thread(target=other, daemon=True).start()
         session.start_heartbeat_monitor(timeout=1, loop=None)
         def stuck():
             print("there", flush=True)
             time.sleep(60)
         stuck()
         """,
-        WAY="timer",
+        WAY="thread",
     )
-    assert "in stuck" in eventually(lambda: (text := stacks_of(tmp_path)) and "Timeout" in text and text)
-    assert hangs.handle_of(stacks_of(tmp_path)) is None
+    text = eventually(lambda: (text := stacks_of(tmp_path)) and text.count("in <module>") == 3 and text)
+    assert text.count("in other") == text.count("in stuck") == text.count(hangs.AT_LINE) == 3
+    assert hangs.handle_of(text) is None
 
 
-def test_without_heartbeats_there_is_no_timer_and_no_thread(tmp_path):
-    app = run_app(START + "print(len(os.listdir('/proc/self/task')), threading.active_count())", tmp_path)
+def test_an_app_that_only_beats_has_no_thread_of_ours_nor_one_that_wants_no_stacks(tmp_path):
+    count = "print(len(os.listdir('/proc/self/task')), threading.active_count())"
+    app = run_app(START + "session.heartbeat()\n" + count, tmp_path)
+    assert app.stdout == "1 1\n", app.stderr
+    app = run_app(START + "session.start_heartbeat_monitor(loop=None)\n" + count, tmp_path, environ={"WAY": "off"})
     assert app.stdout == "1 1\n", app.stderr
 
 
-def test_a_child_that_is_forked_while_the_timer_is_armed_ends_and_writes_nothing(tmp_path):
+def test_a_child_that_is_forked_writes_nothing_to_the_file_of_its_parent(tmp_path):
     app = run_app(
         START
         + """
 import warnings; warnings.simplefilter("ignore")
 session.start_heartbeat_monitor(timeout=30)
-from datacat.client import alarm
 for number in range(5):
-    while not alarm._armed_ns: time.sleep(0.01)
     if not (pid := os.fork()):
         os.kill(os.getpid(), signal.SIGURG)
         sys.exit(number)
     print(os.waitpid(pid, 0)[1] >> 8, end=" ", flush=True)
-    alarm._armed_ns = 0
-    session._monitor.look()
 """,
         tmp_path,
     )
@@ -145,28 +149,83 @@ for number in range(5):
     assert "most recent call" not in stacks_of(tmp_path)
 
 
-def test_an_app_that_uses_the_timer_itself_keeps_it(tmp_path):
+def test_faulthandlers_timer_is_left_to_the_app(tmp_path):
     app = run_app(
         START
         + """
 import faulthandler
-session.start_heartbeat_monitor(timeout=10)
-from datacat.client import alarm
-while not alarm._armed_ns: time.sleep(0.01)
+session.start_heartbeat_monitor(timeout=1)
 mine = open(os.environ["STATE"] + "/mine", "w")
 faulthandler.dump_traceback_later(0.3, file=mine)
-for _ in range(6):
-    session._monitor.look(); time.sleep(0.1)
-faulthandler.cancel_dump_traceback_later()
-alarm._armed_ns = 0
-session._monitor.look()
-print("Timeout" in open(os.environ["STATE"] + "/mine").read(), alarm._armed_ns > 0)
-session.end()
-print(faulthandler.dump_traceback_later.__module__)
+until = time.monotonic() + 10
+while "Timeout" not in open(mine.name).read() and time.monotonic() < until: time.sleep(0.01)
+print("Timeout" in open(mine.name).read())
 """,
         tmp_path,
     )
-    assert app.stdout == "True True\nfaulthandler\n", app.stderr
+    assert app.stdout == "True\n", app.stderr
+    assert "Timeout" not in stacks_of(tmp_path)
+
+
+def test_a_handler_that_the_app_has_set_since_stays_when_the_session_ends(tmp_path):
+    app = run_app(
+        START
+        + """
+signal.signal(signal.SIGURG, lambda *_: print("mine", flush=True))
+session.end()
+os.kill(os.getpid(), signal.SIGURG)
+""",
+        tmp_path,
+    )
+    assert app.stdout == "mine\n", app.stderr
+
+
+def test_what_the_main_thread_holds_ends_in_the_main_thread_however_often_it_is_looked_at(tmp_path):
+    app = run_app(
+        START
+        + """
+from datacat.client import loops, stacks
+strays, looks = [], 0
+class Widget:
+    def __del__(self):
+        if threading.current_thread() is not threading.main_thread(): strays.append(1)
+def watch():
+    global looks
+    while True:
+        loops.sample_main()
+        stacks.main_frame(1)
+        looks += 1
+sys.setswitchinterval(1e-5)
+threading.Thread(target=watch, daemon=True).start()
+def step():
+    widget = Widget()
+    return [each for each in range(20)]
+until = time.monotonic() + 1
+while time.monotonic() < until or looks < 200: step()
+print(len(strays))
+os._exit(0)
+""".replace("print(len(strays))", "print(len(strays), flush=True)"),
+        tmp_path,
+    )
+    assert app.stdout == "0\n", app.stderr
+
+
+def test_a_call_of_the_main_thread_is_found_by_its_depth():
+    def inner():
+        return stacks.main_frame(1), stacks.main_frame(2), stacks.main_frame(500)
+
+    here, caller, nothing = inner()
+    assert here[:2] == (__file__, "inner")
+    assert caller[1] == "test_a_call_of_the_main_thread_is_found_by_its_depth"
+    assert caller[2] > here[2] > 0
+    assert nothing is None
+
+
+def test_without_one_lock_for_all_threads_none_looks_at_the_others(session, monkeypatch):
+    monkeypatch.setattr(sys, "_is_gil_enabled", lambda: False, raising=False)
+    assert not stacks.writes(session.journal_folder)
+    stacks.write(session.journal_folder)
+    assert "most recent call" not in (session.journal_folder / layout.STACKS_FILE).read_text()
 
 
 def test_with_a_hundred_threads_and_more_the_main_one_is_there_and_every_name(tmp_path):
@@ -185,7 +244,7 @@ end.set()
     assert app.returncode == 0, app.stderr
     text = stacks_of(tmp_path)
     assert "in main_stuck" in text
-    assert text.count("# thread") == 121
+    assert text.count("# thread") == 122  # the main one at once, then all
     assert text.count("worker") == 120
 
 

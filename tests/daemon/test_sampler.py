@@ -9,19 +9,23 @@ from datacat.daemon import sampler as module
 from datacat.daemon.sampler import Sampler
 from datacat.host.condition import Condition, Task
 from datacat.host.process import Target
+from datacat.wire.layout import Beat
 
 S = 1_000_000_000
 POINTS, LEAD = (5.0, 58.0, 59.0, 60.0), 0.1
 DUMP = 'Thread 0x01 (most recent call first):\n  File "app.py", line 5 in wait\n'
+OWN = 'Stack (most recent call first):\n  File "app.py", line 5 in wait\n'
 SLEEPS = Task(7, "app", "S", 0.0, 0, "hrtimer_nanosleep", "clock_nanosleep")
 
 
 class Asked(list):
     """Whom the signal was sent to; what the app then writes."""
 
-    writes = DUMP
+    writes = OWN
     task = SLEEPS
     sure = True
+    polls_per_s = 0
+    second = 0.0
 
     def ask_for_stacks(self, pid, start, signal, fd, path):
         self.append((pid, start, signal, fd))
@@ -31,7 +35,10 @@ class Asked(list):
         return self.sure
 
     def condition(self, pid):
-        return Condition("", self.task.state, 0.0, 1, 0, (self.task,))
+        ours = SLEEPS._replace(
+            tid=8, switches=int(self.polls_per_s * self.second), wait_channel="futex", syscall="futex"
+        )
+        return Condition("", "S", 0.0, 2, 0, (self.task, ours) if self.task else ())
 
 
 @pytest.fixture
@@ -58,9 +65,14 @@ def sampler(folder, way="auto"):
     return Sampler(folder, Target(7, 70), way=way, py_spy=False)
 
 
-def look(it, *seconds, beat_us=None):
+def beat(ago_us=5_000_000, *, writes=False):
+    return Beat(100 * S, now_us() - ago_us, 60.0, on=True, paused=False, writes=writes)
+
+
+def look(it, *seconds, writes=False):
     for second in seconds:
-        it.look(100 * S + int(second * S), 100 * S, beat_us or now_us() - 5_000_000, POINTS, LEAD)
+        Asked.second = second
+        it.look(100 * S + int(second * S), 100 * S, beat(writes=writes), POINTS, LEAD)
     return [sample.source for sample in it.samples]
 
 
@@ -89,14 +101,60 @@ def test_who_sleeps_is_not_disturbed_for_more_of_the_same(folder, asked):
     assert len(asked) == 1
 
 
-def test_who_computes_is_asked_for_every_sample(folder, asked):
-    asked.task = SLEEPS._replace(state="R", wait_channel="", syscall="")
+def test_who_waits_where_a_signal_ends_nothing_is_asked_for_every_sample(folder, asked):
+    asked.task = SLEEPS._replace(wait_channel="futex_do_wait", syscall="futex")
     it = sampler(folder)
     assert look(it, 4.9, 5.0, 57.9, 58.0, 58.9, 59.0, 59.9, 60.0) == ["signal"] * 4
     assert len(asked) == 4
 
 
-@pytest.mark.parametrize("way", ["off", "timer"])
+@pytest.mark.parametrize("state", ["R", "D", "T"])
+def test_who_runs_or_cannot_answer_is_not_asked(folder, asked, state):
+    asked.task = SLEEPS._replace(state=state, wait_channel="", syscall="")
+    assert look(sampler(folder), 4.9, 5.0, 57.9, 58.0, 58.9, 59.0, 59.9, 60.0) == [""] * 4
+    assert asked == []
+
+
+@pytest.mark.parametrize(
+    ("writes", "polls_per_s", "sources"),
+    [
+        (True, 190, ["", "signal", "signal", "signal"]),
+        (True, 10, [""] * 4),
+        (False, 190, [""] * 4),
+    ],
+)
+def test_who_runs_is_asked_once_it_is_seen_to_keep_the_lock_from_our_thread(
+    folder, asked, writes, polls_per_s, sources
+):
+    asked.task = SLEEPS._replace(state="R", wait_channel="", syscall="")
+    asked.polls_per_s = polls_per_s
+    assert look(sampler(folder), 4.9, 5.0, 57.9, 58.0, 58.9, 59.0, 59.9, 60.0, writes=writes) == sources
+    assert len(asked) == sources.count("signal")
+
+
+def test_where_the_system_tells_nothing_of_threads_nobody_is_asked(folder, asked):
+    asked.task = None
+    assert look(sampler(folder), 4.9, 5.0) == [""]
+    assert asked == []
+
+
+def test_an_app_with_a_thread_that_writes_is_only_asked_where_that_cannot_disturb_it(folder, asked):
+    it = sampler(folder)
+    assert look(it, 4.9, 5.0, writes=True) == [""]
+    assert asked == []
+    asked.task = SLEEPS._replace(wait_channel="futex_do_wait", syscall="futex")
+    assert look(it, 57.9, 58.0, writes=True) == ["", "signal"]
+    assert len(asked) == 1
+
+
+def test_a_large_file_is_emptied_though_nobody_asked_for_it(folder, asked):
+    it = sampler(folder)
+    append(folder, "x" * 300_000)
+    it.reset()
+    assert (folder / "stacks").read_text() == "# signal 23 fd 1000\n"
+
+
+@pytest.mark.parametrize("way", ["off", "thread"])
 def test_switched_off_nobody_is_signalled(folder, asked, way):
     assert look(sampler(folder, way), 4.9, 5.0) == [""]
     assert asked == []
@@ -107,7 +165,10 @@ def test_without_the_first_line_or_with_a_full_file_nobody_is_signalled(folder, 
     assert look(sampler(folder), 4.9, 5.0) == [""]
     (folder / "stacks").write_text("# signal 23 fd 1000\n" + "x" * 1_000_000)
     os.utime(folder / "stacks", (1000, 1000))
-    look(sampler(folder), 4.9)
+    it = sampler(folder)
+    it.due_ns(0, POINTS, LEAD)
+    it._silent_from_ns = 100 * S  # it fills while the app is silent: else it is emptied
+    look(it, 4.9)
     assert asked == []
 
 
@@ -120,18 +181,18 @@ def test_a_new_silence_begins_anew_and_old_stacks_do_not_count(folder, asked):
     look(it, 4.9, 5.0)
     assert it.due_ns(100 * S, POINTS, LEAD) == 100 * S + int(57.9 * S)
     assert it.due_ns(200 * S, POINTS, LEAD) == 200 * S + int(4.9 * S)
-    it.look(200 * S + 5 * S, 200 * S, now_us(), POINTS, LEAD)
+    it.look(200 * S + 5 * S, 200 * S, beat(0), POINTS, LEAD)
     assert len(it.samples) == 1
     look(it, 60.0)
     assert it.due_ns(100 * S, POINTS, LEAD) is None
     it.reset()
     assert it.samples == []
-    assert it.dossier(steady=True) is None
+    assert it.dossier(writes=True) is None
 
 
 def test_without_a_process_nothing_is_looked_at(folder, asked):
     it = Sampler(folder, None, way="auto", py_spy=False)
-    it.look(200 * S, 100 * S, 0, POINTS, LEAD)
+    it.look(200 * S, 100 * S, beat(), POINTS, LEAD)
     assert it.samples == []
 
 

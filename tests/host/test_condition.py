@@ -141,7 +141,8 @@ def test_a_waiting_process_tells_what_it_waits_for_and_a_busy_one_its_time(child
 @pytest.mark.parametrize(
     ("state", "channel", "syscall", "undisturbed"),
     [
-        ("R", "", "", True),
+        ("R", "", "", False),
+        ("R", "", "read", False),
         ("S", "futex_do_wait", "futex", True),
         ("S", "futex_do_wait", "", True),
         ("S", "unix_stream_read_generic", "read", True),
@@ -152,7 +153,7 @@ def test_a_waiting_process_tells_what_it_waits_for_and_a_busy_one_its_time(child
         ("S", "", "", False),
     ],
 )
-def test_a_signal_disturbs_nobody_who_computes_or_whose_call_goes_on(state, channel, syscall, undisturbed):
+def test_a_signal_disturbs_nobody_who_waits_in_a_call_that_goes_on(state, channel, syscall, undisturbed):
     assert is_undisturbed_by_signals(Task(7, "x", state, 0.0, 0, channel, syscall)) is undisturbed
 
 
@@ -175,7 +176,35 @@ def test_the_signal_is_sent_only_to_the_process_that_has_a_handler_and_still_has
     eventually(lambda: stacks.stat().st_size > 0)
 
 
+@pytest.mark.parametrize(
+    ("fields", "sent"),
+    [
+        ({}, True),
+        ({"SigPnd": "2000", "SigBlk": "2000"}, True),
+        ({"SigCgt": "0"}, False),
+        ({"SigBlk": "400000"}, False),
+        ({"SigPnd": "2000"}, False),
+        ({"ShdPnd": "400000"}, False),
+        ({"State": "Z (zombie)"}, False),
+        ({"SigBlk": "x"}, False),
+    ],
+)
+def test_the_signal_is_sent_only_when_the_main_thread_will_get_it(tmp_path, monkeypatch, fields, sent):
+    killed = []
+    monkeypatch.setattr(os, "kill", lambda *args: killed.append(args))
+    monkeypatch.setattr(host, "process_start", lambda pid: 70)
+    (tmp_path / "proc/7/fd").mkdir(parents=True)
+    (tmp_path / "stacks").touch()
+    (tmp_path / "proc/7/fd/9").symlink_to(tmp_path / "stacks")
+    said = {"State": "S (sleeping)", "SigPnd": "0", "ShdPnd": "0", "SigBlk": "0", "SigCgt": "400000"} | fields
+    (tmp_path / "proc/7/status").write_text("".join(f"{name}:\t{value}\n" for name, value in said.items()))
+    assert ask_for_stacks(7, 70, 23, 9, tmp_path / "stacks", root=str(tmp_path)) is sent
+    assert killed == [(7, 23)] * sent
+
+
 def test_elsewhere_psutil_tells_what_it_can(child, monkeypatch):
+    import psutil  # noqa: F401  it looks at the platform itself
+
     process = child()
     monkeypatch.setattr(sys, "platform", "darwin")
     seen = condition(process.pid)

@@ -26,7 +26,8 @@ BEGIN = """
 import asyncio, ctypes, datacat, os, re, socket, subprocess, sys, threading, time
 folder, mode, timeout_s, slow_s = sys.argv[1], sys.argv[2], float(sys.argv[3]), float(sys.argv[4])
 session = datacat.create_session("http://127.0.0.1:9", product="hangs", version="1.0", state_dir=folder,
-                                 settings={"linger_seconds": 0, "daemon_port": 0, "slow_seconds": slow_s})
+                                 settings={"linger_seconds": 0, "daemon_port": 0, "slow_seconds": slow_s,
+                                           "heartbeat_timeout_seconds": timeout_s})
 def tick():
     while True: time.sleep(0.05)
 threading.Thread(target=tick, name="worker", daemon=True).start()
@@ -42,7 +43,8 @@ async def main():
     await asyncio.sleep(60)
 if mode == "loop":
     asyncio.run(main())
-session.start_heartbeat_monitor(timeout=timeout_s, loop=None)
+if mode == "own":
+    session.start_heartbeat_monitor(timeout=timeout_s, loop=None)
 for _ in range(5):
     session.heartbeat()
     time.sleep(0.05)
@@ -57,20 +59,34 @@ class Hang(NamedTuple):
     """cause: for the table. code: what the main thread does. verdict: what is said of it.
 
     hold: stop, trace or freeze, done from outside to an app that would go on; then verdict is the reason of the
-    suspension. in_own is the verdict of an app that beats itself and has no heartbeat thread, where that is another one.
+    suspension. stacks: in how many of the three samples there must be Python stacks, of an app that is watched. unasked
+    is the verdict of an app that only calls heartbeat(), where that is another one.
     """
 
     cause: str
     code: str
     verdict: str
     hold: str = ""
-    in_own: str = ""
+    stacks: int = 3
+    unasked: str = ""
 
 
 HANGS = (
     Hang("busy loop in Python", "n = 0\nwhile True:\n    n += 1\n    n -= 1", "busy loop"),
-    Hang("regular expression that backtracks", "re.match('(a+)+$', 'a' * 60 + 'b')", "GIL held in C code"),
-    Hang("C call that keeps the GIL and sleeps", "ctypes.PyDLL(None).usleep(60_000_000)", "GIL held in C code"),
+    Hang(
+        "regular expression that backtracks",
+        "re.match('(a+)+$', 'a' * 60 + 'b')",
+        "GIL held in C code",
+        stacks=1,
+        unasked="busy loop",
+    ),
+    Hang(
+        "C call that keeps the GIL and sleeps",
+        "ctypes.PyDLL(None).usleep(60_000_000)",
+        "GIL held in C code",
+        stacks=0,
+        unasked="sleeping",
+    ),
     Hang("deadlock on a lock", "lock = threading.Lock()\nlock.acquire()\nlock.acquire()", "waiting on a lock"),
     Hang("wait for an event that never comes", "threading.Event().wait()", "waiting on a lock"),
     Hang("`time.sleep`", "time.sleep(60)", "sleeping"),
@@ -82,6 +98,7 @@ HANGS = (
         "os.mkfifo(folder + '/fifo')\nto_open = (os.POSIX_SPAWN_OPEN, 0, folder + '/fifo', os.O_RDONLY, 0)\n"
         "os.posix_spawn('/bin/true', ['true'], {}, file_actions=[to_open])",
         "waiting on I/O",
+        stacks=0,
     ),
     Hang("SIGSTOP, job control", "", "stopped", hold="stop"),
     Hang("a debugger is attached and holds it", "", "traced", hold="trace"),
@@ -113,7 +130,7 @@ def stall(folder: Path, seconds: float, slow_s: float) -> Seen:
 
 
 def hang(way: Hang, folder: Path, mode: str, timeout_s: float = TIMEOUT_S) -> Seen:
-    """Let a real app hang and return what its daemon makes of it. mode: loop, or own. Raises: Impossible."""
+    """Let a real app hang and return what its daemon makes of it. mode: loop, own or unasked. Raises: Impossible."""
     app = _App(folder, way, mode, timeout_s, 5.0)
     try:
         return app.held(way.hold, timeout_s) if way.hold else app.hung()

@@ -7,43 +7,56 @@ from datacat.wire.records import HUNG_EVENT, MAX_RECORD_BYTES, RESUMED_EVENT, SU
 
 REAL = [way for way in HANGS if not way.hold]
 HELD = [way for way in HANGS if way.hold]
-WITHOUT_A_THREAD = [way for way in REAL if way.cause.startswith(("busy", "C call", "deadlock", "`time"))]
+SOME = [way for way in REAL if way.cause.startswith(("busy", "C call", "regular"))]
 
 
-def check_dossier(event, words):
+def check_dossier(event, words, stacks, *, alone=False):
+    """stacks: in how many of the samples Python stacks must be, the newest ones; alone: of the main thread only."""
     data = event.data
     assert data["verdict"] == words
     assert words in event.message
     assert event.message.startswith("no heartbeat for ")
     assert len(data["samples"]) == 3
-    assert all(sample["threads"] for sample in data["samples"])
+    assert all(sample["threads"] for sample in data["samples"][3 - stacks :])
+    assert data["thread_count"] >= 2
+    assert data["state"] in ("R", "S", "D")
+    if not stacks:
+        assert data["threads"] == []
+        assert event.stacktrace is None
+        return
     main, *others = data["threads"]
     assert main["current"]
+    assert main["name"] == "MainThread"
     assert "stuck" in [frame["function"] for frame in main["frames"]]
     assert main["frames"][0] | {"line": 0} == main["frames"][0] | {"function": "<module>", "line": 0}
     assert any("in stuck" in line for line in event.stacktrace)
-    assert [thread["frames"][-1]["function"] for thread in others][-1:] == ["tick"]
+    assert [thread["frames"][-1]["function"] for thread in others][-1:] == ([] if alone else ["tick"])
     assert not any("datacat" in (thread["name"] or "") for thread in data["threads"])
-    assert data["thread_count"] >= 2
-    assert data["state"] in ("R", "S", "D")
 
 
 @pytest.mark.parametrize("way", REAL, ids=lambda way: way.cause)
 def test_the_cause_of_a_hang_is_told_with_its_stack(tmp_path, way):
     event = hang(way, tmp_path, "loop").event
-    check_dossier(event, way.verdict)
-    assert event.data["threads"][0]["name"] == "MainThread"
+    check_dossier(event, way.verdict, way.stacks, alone=way.stacks == 1)
+    assert event.data.get("stacks_by") == {3: "thread", 1: "signal", 0: None}[way.stacks]
 
 
-@pytest.mark.parametrize("way", WITHOUT_A_THREAD, ids=lambda way: way.cause)
+@pytest.mark.parametrize("way", SOME, ids=lambda way: way.cause)
 def test_it_is_told_of_an_app_that_beats_itself_too(tmp_path, way):
-    check_dossier(hang(way, tmp_path, "own").event, way.in_own or way.verdict)
+    check_dossier(hang(way, tmp_path, "own").event, way.verdict, way.stacks, alone=way.stacks == 1)
+
+
+def test_of_an_app_that_only_beats_the_main_threads_stack_is_told_where_it_waits(tmp_path):
+    (way,) = [way for way in REAL if way.cause.startswith("deadlock")]
+    event = hang(way, tmp_path, "unasked").event
+    check_dossier(event, way.verdict, 3, alone=True)
+    assert event.data["stacks_by"] == "signal"
 
 
 @pytest.mark.parametrize("way", HELD, ids=lambda way: way.cause)
 def test_an_app_that_is_held_is_suspended_and_never_hung(tmp_path, way):
     try:
-        seen = hang(way, tmp_path, "loop")
+        seen = hang(way, tmp_path, "loop", 0.5)
     except Impossible as reason:
         pytest.skip(f"capability: {reason}")
     assert seen.names == [SUSPENDED_EVENT, RESUMED_EVENT]

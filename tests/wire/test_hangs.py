@@ -55,10 +55,10 @@ def test_the_slow_level_is_the_sessions_own_or_that_of_the_environment(settings,
     ("settings", "environ", "way"),
     [
         ({}, {}, "auto"),
-        ({"hang_stacks": "OFF"}, {"DATACAT_HANG_STACKS": "timer"}, "off"),
+        ({"hang_stacks": "OFF"}, {"DATACAT_HANG_STACKS": "thread"}, "off"),
         ({}, {"DATACAT_HANG_STACKS": "sigwinch"}, "SIGWINCH"),
         ({"hang_stacks": "SIGKILL"}, {}, "auto"),
-        ({"hang_stacks": ["x"]}, {"DATACAT_HANG_STACKS": "timer"}, "timer"),
+        ({"hang_stacks": ["x"]}, {"DATACAT_HANG_STACKS": "thread"}, "thread"),
     ],
 )
 def test_only_signals_that_are_ignored_by_default_are_taken(settings, environ, way):

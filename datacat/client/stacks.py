@@ -4,8 +4,8 @@ Stacks of several threads are only ever read by a thread of ours that holds the 
 moves. faulthandler offers to read them without it, after a time or in the handler of a signal; while other threads run
 it comes upon frames that are freed, and ends the app (python/cpython#116008, #131580). So the daemon's signal has but
 one stack written: that of the thread it interrupts, the main one. Even that one is whole only while no Python runs in
-it: one of 2,000 to 20,000 signals into calls from C ended CPython 3.11.7, 3.12.1 and 3.13.0. So the signal is sent to
-a main thread that waits, or keeps the lock in C code (daemon/sampler.py), and only where the system tells that.
+it: CPython 3.11.7, 3.12.1 and 3.13.0 ended after 2,000 to 24,000 signals into calls that C makes. So the signal is sent
+to a main thread that waits, or keeps the lock in C code (daemon/sampler.py), and only where the system tells that.
 
 The file is the process's own: all its sessions share it by hard links; a forked child lets go of it.
 """

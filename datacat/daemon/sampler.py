@@ -87,19 +87,21 @@ class Sampler:
     def _may_interrupt(self, target: Target, now_ns: int, beat: Beat) -> bool:
         """Return whether the main thread may run the handler now.
 
-        While it runs Python its stack is not whole (client/stacks.py), so it must wait, or have kept the interpreter's
-        lock in C code for long. A signal may end a wait of a C library early. So only an app without a thread that
-        writes is asked for its first stack whatever it waits for; for all else the wait must be one that goes on.
+        While it runs Python its stack is not whole (client/stacks.py). So it must have kept the interpreter's lock in C
+        code for long, or be in the same wait as at the look before: a thread that only waits for that lock is not. A
+        signal may end a wait of a C library early. So only an app without a thread that writes is asked for its first
+        stack whatever it waits for; for all else the wait must be one that goes on.
         """
-        seen = condition.condition(target.pid)
-        if seen is None or not seen.tasks:
+        seen, before = condition.condition(target.pid), self.samples[-1].condition if self.samples else None
+        if seen is None or not seen.tasks or before is None or not before.tasks:
             return False
-        if seen.tasks[0].state == "R":
+        main, was = seen.tasks[0], before.tasks[0]
+        if main.state == "R":
             looks = [*self.samples, Sample(time.time_ns() // 1000, now_ns, seen)]
             return beat.writes and diagnosis.signs(looks, writes=True).gil_held
-        waits = seen.tasks[0].state == "S"
+        waits = main.state == was.state == "S" and (main.switches, main.cpu_s) == (was.switches, was.cpu_s)
         first = not (beat.writes or self._told())
-        return waits and (first or condition.is_undisturbed_by_signals(seen.tasks[0]))
+        return waits and (first or condition.is_undisturbed_by_signals(main))
 
     def _told(self) -> bool:
         return any(sample.threads for sample in self.samples)

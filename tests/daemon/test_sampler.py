@@ -25,6 +25,7 @@ class Asked(list):
     task = SLEEPS
     sure = True
     polls_per_s = 0
+    wakes_per_s = 0
     second = 0.0
 
     def ask_for_stacks(self, pid, start, signal, fd, path):
@@ -35,10 +36,11 @@ class Asked(list):
         return self.sure
 
     def condition(self, pid):
+        main = self.task and self.task._replace(switches=int(self.wakes_per_s * self.second))
         ours = SLEEPS._replace(
             tid=8, switches=int(self.polls_per_s * self.second), wait_channel="futex", syscall="futex"
         )
-        return Condition("", "S", 0.0, 2, 0, (self.task, ours) if self.task else ())
+        return Condition("", "S", 0.0, 2, 0, (main, ours) if main else ())
 
 
 @pytest.fixture
@@ -87,25 +89,31 @@ def test_what_the_app_wrote_by_itself_is_taken_and_nobody_is_signalled(folder, a
 
 def test_where_nothing_was_written_the_signal_asks_for_it_just_before(folder, asked):
     it = sampler(folder)
-    assert look(it, 4.0) == []
-    assert asked == []
-    assert look(it, 4.9) == []
+    assert look(it, 4.0, 4.9, 5.0, 6.0, 57.0) == [""]
+    assert asked == []  # where it waits now it may not have waited before
+    assert look(it, 57.9) == [""]
     assert asked == [(7, 70, 23, 1000)]
-    assert look(it, 4.95, 5.0, 6.0, 50.0) == ["signal"]
+    assert look(it, 57.95, 58.0, 58.5) == ["", "signal"]
     assert len(asked) == 1
+
+
+def test_who_has_run_since_the_look_before_is_not_asked(folder, asked):
+    asked.wakes_per_s = 20  # it waits for the interpreter's lock, and runs Python when it has it
+    assert look(sampler(folder), 4.9, 5.0, 57.9, 58.0, 58.9, 59.0, 59.9, 60.0) == [""] * 4
+    assert asked == []
 
 
 def test_who_sleeps_is_not_disturbed_for_more_of_the_same(folder, asked):
     it = sampler(folder)
-    assert look(it, 4.9, 5.0, 57.9, 58.0, 58.9, 59.0, 59.9, 60.0) == ["signal", "", "", ""]
+    assert look(it, 4.9, 5.0, 57.9, 58.0, 58.9, 59.0, 59.9, 60.0) == ["", "signal", "", ""]
     assert len(asked) == 1
 
 
 def test_who_waits_where_a_signal_ends_nothing_is_asked_for_every_sample(folder, asked):
     asked.task = SLEEPS._replace(wait_channel="futex_do_wait", syscall="futex")
     it = sampler(folder)
-    assert look(it, 4.9, 5.0, 57.9, 58.0, 58.9, 59.0, 59.9, 60.0) == ["signal"] * 4
-    assert len(asked) == 4
+    assert look(it, 4.9, 5.0, 57.9, 58.0, 58.9, 59.0, 59.9, 60.0) == ["", "signal", "signal", "signal"]
+    assert len(asked) == 3
 
 
 @pytest.mark.parametrize("state", ["R", "D", "T"])
@@ -134,7 +142,7 @@ def test_who_runs_is_asked_once_it_is_seen_to_keep_the_lock_from_our_thread(
 
 def test_where_the_system_tells_nothing_of_threads_nobody_is_asked(folder, asked):
     asked.task = None
-    assert look(sampler(folder), 4.9, 5.0) == [""]
+    assert look(sampler(folder), 4.9, 5.0, 57.9, 58.0) == ["", ""]
     assert asked == []
 
 
@@ -156,19 +164,20 @@ def test_a_large_file_is_emptied_though_nobody_asked_for_it(folder, asked):
 
 @pytest.mark.parametrize("way", ["off", "thread"])
 def test_switched_off_nobody_is_signalled(folder, asked, way):
-    assert look(sampler(folder, way), 4.9, 5.0) == [""]
+    assert look(sampler(folder, way), 4.9, 5.0, 57.9, 58.0) == ["", ""]
     assert asked == []
 
 
 def test_without_the_first_line_or_with_a_full_file_nobody_is_signalled(folder, asked):
     (folder / "stacks").write_text("")
-    assert look(sampler(folder), 4.9, 5.0) == [""]
-    (folder / "stacks").write_text("# signal 23 fd 1000\n" + "x" * 1_000_000)
+    assert look(sampler(folder), 4.9, 5.0, 57.9, 58.0) == ["", ""]
+    (folder / "stacks").write_text("# signal 23 fd 1000\n")
     os.utime(folder / "stacks", (1000, 1000))
     it = sampler(folder)
-    it.due_ns(0, POINTS, LEAD)
-    it._silent_from_ns = 100 * S  # it fills while the app is silent: else it is emptied
-    look(it, 4.9)
+    look(it, 4.9, 5.0)
+    append(folder, "x" * 1_000_000)
+    os.utime(folder / "stacks", (1000, 1000))
+    look(it, 57.9, 58.0)
     assert asked == []
 
 

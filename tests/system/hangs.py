@@ -59,8 +59,7 @@ class Hang(NamedTuple):
     """cause: for the table. code: what the main thread does. verdict: what is said of it.
 
     hold: stop, trace or freeze, done from outside to an app that would go on; then verdict is the reason of the
-    suspension. stacks: in how many of the three samples there must be Python stacks, of an app that is watched. unasked
-    is the verdict of an app that only calls heartbeat(), where that is another one.
+    suspension. stacks: in how many of the three samples there must be Python stacks, of an app that is watched.
     """
 
     cause: str
@@ -68,7 +67,6 @@ class Hang(NamedTuple):
     verdict: str
     hold: str = ""
     stacks: int = 3
-    unasked: str = ""
 
 
 HANGS = (
@@ -78,14 +76,12 @@ HANGS = (
         "re.match('(a+)+$', 'a' * 60 + 'b')",
         "GIL held in C code",
         stacks=1,
-        unasked="busy loop",
     ),
     Hang(
         "C call that keeps the GIL and sleeps",
-        "ctypes.PyDLL(None).usleep(60_000_000)",
+        "while True:\n    ctypes.PyDLL(None).usleep(60_000_000)",
         "GIL held in C code",
         stacks=0,
-        unasked="sleeping",
     ),
     Hang("deadlock on a lock", "lock = threading.Lock()\nlock.acquire()\nlock.acquire()", "waiting on a lock"),
     Hang("wait for an event that never comes", "threading.Event().wait()", "waiting on a lock"),

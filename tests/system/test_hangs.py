@@ -49,7 +49,7 @@ def test_it_is_told_of_an_app_that_beats_itself_too(tmp_path, way):
 def test_of_an_app_that_only_beats_the_main_threads_stack_is_told_where_it_waits(tmp_path):
     (way,) = [way for way in REAL if way.cause.startswith("deadlock")]
     event = hang(way, tmp_path, "unasked").event
-    check_dossier(event, way.verdict, 3, alone=True)
+    check_dossier(event, way.verdict, 2, alone=True)
     assert event.data["stacks_by"] == "signal"
 
 

@@ -133,7 +133,7 @@ SCHEMAS: dict[str, Json] = {
         ["id"],
         {
             "id": {"type": "string", "minLength": 1, "maxLength": 64},
-            **dict.fromkeys(("hostname", "machine_id", "boot_id", "version", "platform"), _TEXT),
+            **dict.fromkeys(("hostname", "machine_id", "boot_id", "version", "platform"), _MAYBE_TEXT),
             "pid": {"type": ["integer", "null"]},
             **_STANDING,
         },
@@ -314,8 +314,7 @@ _PARAMETERS: dict[str, Json] = {
     "end_reason": {"type": "string", "enum": ["", *_ENDS]},
     "has": {"type": "string", "enum": ["", "crash", "hang", "exception"]},
     "level": {"type": "string", "enum": ["", *LEVELS]},
-    "state": {"type": "string", "pattern": "^[a-z]+:.*$"},
-    "state_ever": {"type": "string", "pattern": "^[a-z]+:.*$"},
+    **{name: {"type": "string", "pattern": "^([a-z]+:.*)?$"} for name in ("state", "state_ever")},
     "history_state": {"type": "string", "enum": ["", "0", "1"]},
     **{name: {"type": "string", "pattern": "^(all|[0-9]{1,4})$"} for name in ("events", "metrics", "history")},
     "fields": {"type": "string", "pattern": f"^(({'|'.join(MEMBERS)})(,|$))*$"},

@@ -25,6 +25,7 @@ import msgspec
 from datacat import host
 from datacat.errors import Busy, HostError, WireError
 from datacat.store import durable
+from datacat.wire import records
 from datacat.wire.times import rfc3339
 
 _log = logging.getLogger(__name__)
@@ -78,8 +79,8 @@ def make(name: str, role: str, products: Sequence[str], expires_at: int, now_us:
         raise WireError(f"role is none of {', '.join(ROLES)}", pointer="/role")
     if role == "admin" and products:
         raise WireError("an admin key is for every product", pointer="/products")
-    if not all(products):
-        raise WireError("products are names of products", pointer="/products")
+    if not all(0 < len(product) <= records.MAX_NAME_CHARS for product in products):
+        raise WireError(f"products are names of 1 to {records.MAX_NAME_CHARS} characters", pointer="/products")
     if expires_at and expires_at <= now_us:
         raise WireError("expires_at is over already", pointer="/expires_at")
     key_id = "".join(secrets.choice(_ID_CHARS) for _ in range(_ID_LENGTH))

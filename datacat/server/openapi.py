@@ -174,7 +174,8 @@ def _schema(one: Parameter) -> Json:
             return {"schema": _LENGTH}
         case "count":
             least = {"default": int(one.default)} if one.default else {}
-            return {"schema": {"type": "integer", "minimum": one.low, "maximum": one.high, **least}}
+            whole: Json = {"type": "integer", "minimum": one.low, "maximum": one.high}
+            return {"schema": {**(whole if one.required else {"anyOf": [whole, {"const": ""}]}), **least}}
         case "word" | "flag":
             default = {"default": one.default} if one.default else {}
             words = list(one.words) if one.required else ["", *one.words]
@@ -188,7 +189,7 @@ def _schema(one: Parameter) -> Json:
         case "text":
             return {"schema": {"type": "string", **({"minLength": 1} if one.required else {})}}
     if one.kind == "texts":
-        items: Json = {"type": "string", "pattern": "^[a-z]+:.*$"}
+        items: Json = {"type": "string", "pattern": "^([a-z]+:.*)?$"}
         return {"schema": {"type": "array", "items": items}, "style": "form", "explode": True}
     at_least = {"minItems": 1} if one.required else {}
     if one.kind == "names" and one.required:

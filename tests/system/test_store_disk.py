@@ -67,8 +67,9 @@ def test_a_full_disk_is_told_reading_goes_on_and_it_recovers_by_itself(busy, dis
     )
     storm = Storm(random.Random(leave_bytes))
     storm.begin(busy, threads=2)
-    eventually(lambda: len(storm.acked) > 30 and (disk / "backups").exists() and any((disk / "backups").glob("*Z")), 30)
+    eventually(lambda: len(storm.acked) > 30, 30)
     storm.end()
+    eventually(lambda: (disk / "backups").exists() and any((disk / "backups").glob("*Z")), 30)
     assert not storm.refused
     filler = fill_up(disk, leave_bytes)
     storm_until_refused(storm, busy)

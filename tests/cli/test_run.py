@@ -97,11 +97,12 @@ def test_what_cannot_be_started_is_127_or_126_and_makes_no_session(cli, program,
 def test_signals_are_passed_on_to_the_program_once(cli, number):
     code = (
         "import signal, sys, threading\n"
-        "got = threading.Semaphore(0)\n"
-        f"signal.signal({int(number)}, lambda *_: got.release())\n"
+        "got, pause = [], threading.Event()\n"  # a handler must not wait for a lock that its own thread may hold
+        f"signal.signal({int(number)}, lambda *_: got.append(1))\n"
         "print('ready', flush=True)\n"
-        "while not got.acquire(timeout=0.05): pass\n"
-        "print('got it', got.acquire(timeout=0.3), flush=True)\n"
+        "while not got: pause.wait(0.05)\n"
+        "pause.wait(0.3)\n"
+        "print('got it', len(got) > 1, flush=True)\n"
         "sys.exit(5)"
     )
     running = cli.start(
@@ -117,11 +118,12 @@ def test_signals_are_passed_on_to_the_program_once(cli, number):
 def test_ctrl_c_in_a_terminal_reaches_the_program_once(cli):
     code = (
         "import signal, threading\n"
-        "got = threading.Semaphore(0)\n"
-        "signal.signal(signal.SIGINT, lambda *_: got.release())\n"
+        "got, pause = [], threading.Event()\n"
+        "signal.signal(signal.SIGINT, lambda *_: got.append(1))\n"
         "print('ready', flush=True)\n"
-        "while not got.acquire(timeout=0.05): pass\n"
-        "print('again' if got.acquire(timeout=0.5) else 'once', flush=True)"
+        "while not got: pause.wait(0.05)\n"
+        "pause.wait(0.5)\n"
+        "print('again' if len(got) > 1 else 'once', flush=True)"
     )
     pid, terminal = pty.fork()
     if pid == 0:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 CALLS = 20_000
 IMPORTS = ("logging", "datacat", "sentry_sdk", "prometheus_client", "opentelemetry.sdk.metrics", "statsd")
-DATA = {"size": 1200, "path": "/home/user/notes.txt", "cached": True, "user": "bob"}
+DATA = {"size": 1200, "path": "/docs/team/notes.txt", "cached": True, "user": "bob"}
 
 # name: (largest median in us, or None; what it is compared with, least ratio)
 TARGETS_US = {"datacat log_event": 1.5, "datacat update_state": 2.0, "datacat heartbeat": 0.2}

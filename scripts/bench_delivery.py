@@ -186,7 +186,7 @@ def mix(count, t):
         kind = n % 10
         if kind < 5:
             made.append(
-                Event(t=at, name="file_opened", message="opened", data={"size": n, "path": "/home/u/notes.txt"})
+                Event(t=at, name="file_opened", message="opened", data={"size": n, "path": "/docs/t/notes.txt"})
             )
         elif kind == 5:
             made.append(StatePatch(t=at, patch={"document": {"lines": n}}))

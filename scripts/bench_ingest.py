@@ -60,7 +60,7 @@ def events(count, first_us):
             LEVELS[index % 4],
             category="io",
             message=f"opened document number {index}",
-            data={"path": f"/home/user/document{index}.txt", "size": index * 37, "ms": 1.5 * index},
+            data={"path": f"/docs/team/document{index}.txt", "size": index * 37, "ms": 1.5 * index},
         )
         for index in range(count)
     ]

@@ -3,7 +3,7 @@
 import shutil
 from pathlib import Path
 
-import pytest
+import absent
 
 UNPACKED = Path(__file__).parents[1] / ".prometheus" / "usr" / "bin"
 
@@ -12,5 +12,5 @@ def tool(name):
     """Return the path of prometheus or promtool, or skip."""
     found = shutil.which(name) or shutil.which(name, path=str(UNPACKED))
     if found is None:
-        pytest.skip(f"capability: no {name} on this machine, and scripts/test could not fetch Debian's")
+        absent.skip(f"no {name} on this machine, and scripts/test could not fetch Debian's")
     return found

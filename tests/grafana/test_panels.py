@@ -8,6 +8,7 @@ import re
 import sys
 from urllib.parse import parse_qs, urlsplit
 
+import absent
 import pytest
 
 from grafana.harness import Chosen, dashboards, range_of, seeded, serving
@@ -29,7 +30,7 @@ def whole(place, board):
 @pytest.fixture(scope="module")
 def fleet():
     if missing := lacks():
-        pytest.skip(f"capability: {missing}")
+        absent.skip(missing)
     with serving(seeded(sessions=600)) as place:
         yield place
 

@@ -5,6 +5,7 @@ import sys
 from html import unescape
 from pathlib import Path
 
+import absent
 import pytest
 
 from grafana.harness import Chosen, dashboards, range_of, seeded, serving
@@ -72,7 +73,7 @@ def test_what_is_nothing_has_no_bar():
 @pytest.fixture(scope="module")
 def fleet():
     if missing := lacks():
-        pytest.skip(f"capability: {missing}")
+        absent.skip(missing)
     with serving(seeded(sessions=40, long_events=0)) as place:
         yield place
 

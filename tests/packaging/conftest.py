@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 
+import absent
 import booting
 import pytest
 from booting import Machine, Root, build_deb, say
@@ -38,6 +39,8 @@ def boots(tmp_path_factory):
     """Return the folders of a fresh root, after a probe that a container with it boots; skip, and say why, if not."""
     if why := booting.lacking():
         say(f"capability  containers: {why}")
+        if "not installed" in why:
+            absent.skip(f"no booted container: {why}")
         pytest.skip(f"capability: no booted container: {why}")
     folder = tmp_path_factory.mktemp("fresh")
     fresh = booting.unpack(booting.bare_root(booting.suite()), folder / "root")

@@ -66,7 +66,6 @@ def pages_of(client):
         "sessions of a version": f"/sessions?product=editor&version={quote(first)}&status=crashed",
         "session": session, "session: axis": f"{session}/timeline", "session: moment": f"{session}/moment",
         "crashes": "/crashes", "crash group": f"/crashes/{crash['signature']}", "hangs": "/hangs",
-        "hang group": f"/hangs/{rows('hangs/groups?from=-30d&sort=-count&limit=1')[0]['signature']}",
         "crash group: suspects": f"/groups/{crash['signature']}/suspects",
         "releases": f"/releases?product=editor&compare={quote(first)}&compare={quote(second)}",
         "releases: metrics": f"/releases/metrics?product=editor&compare={quote(first)}&compare={quote(second)}",

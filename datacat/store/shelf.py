@@ -6,10 +6,11 @@ Times are Unix us. Every column is sorted, so that a span is a slice; what happe
 from array import array
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from datacat.store.episodes import Suspension
 from datacat.store.fold import Head
+from datacat.store.summary import Summary
 from datacat.wire.routes import OPEN_STATUSES
 
 UNKNOWN_REASONS = frozenset({"unknown", "lost"})
@@ -49,24 +50,19 @@ class Facts(NamedTuple):
     suspensions: tuple[Suspension, ...]
 
 
+Plain: TypeAlias = tuple[int, str, str, int]
+"""The first four facts, created to end, of a session that ended as it should and has nothing that only few have."""
+
+
 def machine_of(head: Head) -> str:
     """Return what tells machines apart: the machine's id, else the name of the host; empty when neither is known."""
     return head.machine_id or head.hostname or ""
 
 
-def facts_of(head: Head, *, eventful: bool = True) -> Facts:
-    """Return the facts of a session; spans that a wrong clock put outside of its life are cut.
-
-    eventful False: it has no exception, hang or suspension, so that its scalar attributes tell all.
-    """
+def facts_of(head: Head) -> Facts:
+    """Return the facts of a session; spans that a wrong clock put outside of its life are cut."""
     created = head.created_at
     end = max(head.ended_at, created) if head.ended_at else 0
-    hangs: tuple[HangRow, ...] = ()
-    spans: tuple[Suspension, ...] = ()
-    if eventful and head.hangs:
-        hangs = tuple(HangRow(hang.start_us, head.id, hang.end_us, hang.outcome) for hang in head.hangs)
-    if eventful and head.suspensions:
-        spans = tuple(_cut(head.suspensions, created, end))
     return Facts(
         created,
         head.id,
@@ -74,11 +70,23 @@ def facts_of(head: Head, *, eventful: bool = True) -> Facts:
         end,
         head.status,
         bool(end) and head.end_reason in UNKNOWN_REASONS,
-        head.counts.get("exceptions", 0) if eventful else 0,
+        head.counts.get("exceptions", 0),
         head.hang_count > 0,
-        hangs,
-        spans,
+        tuple([HangRow(hang.start_us, head.id, hang.end_us, hang.outcome) for hang in head.hangs]),
+        tuple(_cut(head.suspensions, created, end)) if head.suspensions else (),
     )
+
+
+def glanced_facts_of(seen: Summary) -> Facts | Plain:
+    """Return the same of a session without exception, hang and suspension: its scalar attributes tell all."""
+    created, end, status = seen.created_at, seen.ended_at, seen.status
+    if end and end < created:
+        end = created
+    machine = seen.machine_id or seen.hostname or ""
+    unknown = bool(end) and seen.end_reason in UNKNOWN_REASONS
+    if status == "ended" and not unknown:
+        return created, seen.id, machine, end
+    return Facts(created, seen.id, machine, end, status, unknown, 0, False, (), ())
 
 
 def _cut(spans: Iterable[Suspension], created: int, end: int) -> Iterator[Suspension]:
@@ -118,13 +126,14 @@ class Shelf:
         "unknown",
     )  # fmt: skip
 
-    def __init__(self, rows: Iterable[Facts] = ()) -> None:
+    def __init__(self, rows: Iterable[Facts | Plain] = ()) -> None:
         ordered = sorted(rows)
-        closed = sorted((row.end, row.end - row.created) for row in ordered if row.end)
-        self.created = array("q", [row.created for row in ordered])
-        self.ids = [row.id for row in ordered]
-        self.machines = [row.machine for row in ordered]
-        self.ends = array("q", [row.end for row in ordered])
+        # By their places: names of facts cost more, and plain rows have none.
+        closed = sorted([(row[3], row[3] - row[0]) for row in ordered if row[3]])
+        self.created = array("q", [row[0] for row in ordered])
+        self.ids = [row[1] for row in ordered]
+        self.machines = [row[2] for row in ordered]
+        self.ends = array("q", [row[3] for row in ordered])
         self.ended = array("q", [end for end, _ in closed])
         self.durations = array("q", [duration for _, duration in closed])
         self.open: dict[str, tuple[int, str]] = {}
@@ -142,7 +151,8 @@ class Shelf:
         self.pauses: list[int] | tuple[()] = ()
         self.resumes: list[int] | tuple[()] = ()
         for row in ordered:
-            self._add_rare(row)
+            if isinstance(row, Facts):
+                self._add_rare(row)
 
     def __len__(self) -> int:
         return len(self.created)
@@ -225,9 +235,11 @@ class Shelf:
     def straddling_count(self, start: int) -> int:
         """Return how many sessions began before start and were open after it."""
         first, last = bisect_left(self.ended, start), bisect_right(self.ended, start)
+        before = bisect_left(self.created, start) - last
+        if first == last:
+            return before
         # Those that began and ended at start itself are not among those that began before.
-        at_once = sum(not duration for duration in self.durations[first:last])
-        return bisect_left(self.created, start) - last + at_once
+        return before + sum(not duration for duration in self.durations[first:last])
 
 
 def _rare(row: Facts) -> Iterator[tuple[str, Any]]:

@@ -7,7 +7,7 @@ from storing import opened, put, sid
 from datacat.store import Query
 from datacat.store.fleet import Fleet
 from datacat.store.memory import MemoryStore
-from datacat.store.shelf import Shelf, facts_of
+from datacat.store.shelf import Facts, Shelf, facts_of, glanced_facts_of
 from datacat.wire.records import Close, Event, Verdict
 
 COLUMNS = tuple(name for name in Shelf.__slots__ if not name.startswith("_"))
@@ -104,3 +104,16 @@ def test_spans_that_a_wrong_clock_put_outside_of_a_session_are_cut():
     put(store, sid(1), opened(t=100), Verdict(t=50, status="suspended"), Close(t=150))
     facts = facts_of(store.head(sid(1)))
     assert facts.suspensions == ((100, 150),)
+
+
+def test_a_glance_at_a_session_without_exception_hang_and_suspension_fills_a_shelf_as_its_head_does():
+    seen = set()
+    for seed in range(12):
+        store = MemoryStore()
+        random_changes(store, random.Random(seed), range(100))
+        for head in store.heads(Query(limit=1000)).heads:
+            if not (head.has_exception or head.hang_count or head.suspensions):
+                told = glanced_facts_of(store.fleet.glance(head.id))
+                assert content({"": Shelf([told])}) == content({"": Shelf([facts_of(head)])})
+                seen.add((type(told), head.status))
+    assert {(tuple, "ended"), (Facts, "active"), (Facts, "crashed"), (Facts, "abnormal")} <= seen

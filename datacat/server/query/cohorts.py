@@ -1,13 +1,14 @@
 """Which sessions a question is about, grouped by its dimensions: filters and by -> groups of shelves."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any, TypeAlias
 
-from datacat.server.query.asked import Asked, Filter, dimension
+from datacat.server.query.asked import HEAD_FIELDS, Asked, Filter, dimension
 from datacat.server.query.spans import Span
 from datacat.store import Fleet, Head
-from datacat.store.shelf import Facts, Shelf, facts_of
+from datacat.store.shelf import Facts, Plain, Shelf, facts_of, glanced_facts_of
 
 Dims: TypeAlias = tuple[str, ...]
 _HAS = {
@@ -57,34 +58,51 @@ def cohorts(asked: Asked, fleet: Fleet, shelves: Mapping[tuple[str, str], Shelf]
             group.names.append(version)
             group.heard = max(group.heard, fleet.heard.get((product, version), 0))
         return found
-    rows: dict[Dims, _Rows] = {}
+    found_by: dict[Any, list[Any]] = {}
+    members_of = _members_of(by)
+    paused: set[str] = set()
     for shelf in mine.values():
-        paused = frozenset(shelf.paused)
-        for at in shelf.overlapping(span.start - 1, span.stop):
-            seen = fleet.glance(shelf.ids[at])
-            if seen is None or not passes(asked, seen):
-                continue
-            eventful = seen.hang_count or seen.has_exception or seen.id in paused
-            head = fleet.lookup(seen.id) if eventful else seen
-            if head is not None:
-                part = rows.setdefault(tuple([dimension(seen, name) or "" for name in by]), _Rows([], set()))
-                part.facts.append(facts_of(head, eventful=bool(eventful)))
-                part.heard = max(part.heard, seen.last_seen)
-                # Those that ended just when the span begins count for what happened then, but were not there.
-                if seen.created_at >= span.start or not 0 < seen.ended_at <= span.start:
-                    part.versions.add(seen.version)
+        glances = _glances(asked, fleet, shelf, span)
+        for members, seen in zip(map(members_of, glances), glances, strict=True):
+            found_by.setdefault(members, []).append(seen)
+        paused.update(shelf.paused)
+    groups: dict[Dims, list[Any]] = {}
+    for glances in found_by.values():
+        # A member that is missing and one that is empty are one group.
+        dims = tuple([dimension(glances[0], name) or "" for name in by])
+        groups.setdefault(dims, []).extend(glances)
     return {
-        dims: Cohort([Shelf(part.facts)], [None], part.heard, frozenset(part.versions)) for dims, part in rows.items()
+        dims: _cohort(rows, glances, span)
+        for dims, glances in groups.items()
+        if (rows := _rows(fleet, glances, paused))
     }
 
 
-@dataclass(slots=True)
-class _Rows:
-    """What comes together for the shelf of one group."""
+def _members_of(by: Sequence[str]) -> Callable[[Any], Any]:
+    """Return the function that tells a head's members of these dimensions, as they are."""
+    return attrgetter(*(HEAD_FIELDS[name] for name in by)) if by else _no_members
 
-    facts: list[Facts]
-    versions: set[str]
-    heard: int = 0
+
+def _no_members(_head: Any) -> Any:
+    return ()
+
+
+def _rows(fleet: Fleet, glances: Iterable[Any], paused: set[str]) -> list[Facts | Plain]:
+    """Return what a shelf needs to know of each session; only an eventful one's head has to be looked up."""
+    rows: list[Facts | Plain] = []
+    for seen in glances:
+        if not (seen.hang_count or seen.has_exception or seen.id in paused):
+            rows.append(glanced_facts_of(seen))
+        elif (head := fleet.lookup(seen.id)) is not None:
+            rows.append(facts_of(head))
+    return rows
+
+
+def _cohort(rows: list[Facts | Plain], glances: Sequence[Any], span: Span) -> Cohort:
+    # Those that ended just when the span begins count for what happened then, but were not there.
+    start = span.start
+    versions = {seen.version for seen in glances if seen.created_at >= start or not 0 < seen.ended_at <= start}
+    return Cohort([Shelf(rows)], [None], max([seen.last_seen for seen in glances]), frozenset(versions))
 
 
 def heads_in(asked: Asked, fleet: Fleet, shelves: Mapping[tuple[str, str], Shelf], span: Span) -> Iterator[Head]:
@@ -97,12 +115,17 @@ def heads_in(asked: Asked, fleet: Fleet, shelves: Mapping[tuple[str, str], Shelf
 
 def glances_in(asked: Asked, fleet: Fleet, shelves: Mapping[tuple[str, str], Shelf], span: Span) -> Iterator[Any]:
     """Yield the same as glances, which cost less."""
-    for shelf in shelves.values():
-        ids = shelf.ids
-        for at in shelf.overlapping(span.start - 1, span.stop):
-            seen = fleet.glance(ids[at])
-            if seen is not None and passes(asked, seen):
-                yield seen
+    for key, shelf in shelves.items():
+        if of_shelf(asked, *key):
+            yield from _glances(asked, fleet, shelf, span)
+
+
+def _glances(asked: Asked, fleet: Fleet, shelf: Shelf, span: Span) -> list[Any]:
+    """Return the glances of one shelf, whose product and version are asked for."""
+    ids = shelf.ids
+    found = map(fleet.glance, [ids[at] for at in shelf.overlapping(span.start - 1, span.stop)])
+    there = [seen for seen in found if seen is not None]
+    return there if is_plain(asked) else [seen for seen in there if passes(asked, seen)]
 
 
 def is_plain(asked: Asked) -> bool:

@@ -5,7 +5,9 @@ from typing import Any, NamedTuple
 
 from datacat.errors import Mismatch, NotFound
 from datacat.store import Batch
-from datacat.store.fold import Head, fold, new_head, opening, touch_state
+from datacat.store.chunks import Part, describe
+from datacat.store.columns import columns_of
+from datacat.store.fold import STATEFUL, Head, fold_columns, new_head, opening
 from datacat.store.ledger import Stream
 from datacat.store.rollup import Delta, roll_up
 from datacat.wire.lines import Line, raws_of, records_of
@@ -15,14 +17,13 @@ CLOCK_STEP_US = 5_000_000
 
 
 class Applied(NamedTuple):
-    """What is to be stored in one write. lines are those that leave a trace; start and end are the stream's bytes."""
+    """What is to be stored in one write. lines are those that leave a trace; part tells of them, None without any."""
 
     head: Head
     state: dict[str, Any]
     state_changed: bool
     lines: Sequence[Line]
-    start: int
-    end: int
+    part: Part | None
     rollup: Delta
 
 
@@ -39,13 +40,14 @@ def apply(
     Raises: NotFound when the session neither exists nor opens; Mismatch.
     """
     records = records_of(batch.lines)
+    columns = columns_of(records)
     loaded: dict[str, Any] = {}
     if head is None:
         first = opening(records[0]) if records else None
         if first is None:
             raise NotFound(session_id)
         head = new_head(session_id, first)
-    elif touch_state(records):
+    elif not STATEFUL.isdisjoint(columns.types):
         loaded = load_state()
     stream = head.streams.get(batch.stream) or Stream(0)
     if batch.start is None:
@@ -66,17 +68,19 @@ def apply(
             acked=stream.acked,
             reason="diverged",
         )
-    folded = fold(head, loaded, records)
+    folded = fold_columns(head, loaded, columns)
     after = folded.head
     after.streams = {**head.streams, batch.stream: _moved(stream, batch, end)}
     after.last_seen = max(head.last_seen, received_us)
     after.skew_us = _skew(head.skew_us, batch.skew_us)
+    # What leaves no trace has no part in a roll-up: it is no event and no metric.
+    rollup = roll_up(head, columns, folded.transitions, folded.hang_ends, received_us)
     lines = batch.lines
     if folded.untraced:
         lines = [line for index, line in enumerate(lines) if index not in folded.untraced]
-    # What leaves no trace has no part in a roll-up: it is no event and no metric.
-    rollup = roll_up(head, records, folded.transitions, folded.hang_ends, received_us)
-    return Applied(after, folded.state, folded.state_changed, lines, start, end, rollup)
+        columns = columns_of(records_of(lines))
+    part = describe(batch.stream, start, end, columns) if lines else None
+    return Applied(after, folded.state, folded.state_changed, lines, part, rollup)
 
 
 def _moved(stream: Stream, batch: Batch, end: int) -> Stream:

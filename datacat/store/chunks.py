@@ -10,8 +10,8 @@ from typing import NamedTuple, Protocol
 import msgspec
 
 from datacat.store import RecordQuery
-from datacat.wire.lines import Line, records_of
-from datacat.wire.records import KINDS, LEVELS, Event, Metric, Unknown, kind_of
+from datacat.store.columns import Columns
+from datacat.wire.records import KINDS, LEVELS, Unknown, kind_of_type
 
 NAME_BITS = 64
 """Names of events and metrics are kept as one bit of 64 each: a set bit says maybe, an unset one says never."""
@@ -19,8 +19,7 @@ NAME_BITS = 64
 _KIND_BITS = {word: 1 << index for index, word in enumerate(KINDS)}
 _OTHER_KIND = 1 << len(KINDS)
 _LEVEL_BITS = {word: 1 << index for index, word in enumerate(LEVELS)}
-_NAMED = (Event, Metric)
-_time, _level, _name = map(attrgetter, ("t", "level", "name"))
+_name = attrgetter("name")
 STATEFUL = _KIND_BITS["open"] | _KIND_BITS["state"] | _KIND_BITS["gap"]
 """The bits of the kinds of records that can change the state."""
 
@@ -137,25 +136,17 @@ def lies_in(table: bytes, segment: int) -> bool:
     return segment.to_bytes(4, "little") in table
 
 
-def describe(stream: str, start: int, end: int, lines: Iterable[Line]) -> Part:
-    """Return the part that these lines are, of which there is at least one."""
-    # One pass in C for each question is several times as fast as one loop that asks them all.
-    records = records_of(lines)
-    times = list(map(_time, records))
+def describe(stream: str, start: int, end: int, columns: Columns) -> Part:
+    """Return the part that these records are, of which there is at least one."""
     kinds = levels = names = 0
-    by_type = dict(zip(map(type, records), records, strict=True))
-    for example in by_type.values():
-        kinds |= _OTHER_KIND if isinstance(example, Unknown) else _KIND_BITS[kind_of(example)]
-    mixed = len(by_type) > 1
-    events = [record for record in records if isinstance(record, Event)] if mixed else records
-    if events and isinstance(events[0], Event):
-        for level in set(map(_level, events)):
-            levels |= _LEVEL_BITS.get(level, 0)
-    named = [record for record in records if isinstance(record, _NAMED)] if mixed else records
-    if named and isinstance(named[0], _NAMED):
-        for name in set(map(_name, named)):
-            names |= name_bit(name)
-    return Part(stream, start, end, min(times), max(times), kinds, levels, names, len(records))
+    for one in columns.types:
+        kinds |= _OTHER_KIND if issubclass(one, Unknown) else _KIND_BITS[kind_of_type(one)]
+    for level in {key[1] for key in columns.event_counts}:
+        levels |= _LEVEL_BITS.get(level, 0)
+    for name in {key[0] for key in columns.event_counts}.union(map(_name, columns.metrics)):
+        names |= name_bit(name)
+    times = columns.times
+    return Part(stream, start, end, min(times), max(times), kinds, levels, names, len(times))
 
 
 def may_match(some: Described, query: RecordQuery) -> bool:

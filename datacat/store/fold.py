@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from datacat.store import episodes, groups
+from datacat.store.columns import Columns, columns_of
 from datacat.store.episodes import Crash, Hang, Suspension
 from datacat.store.ledger import Stream, ledger
 from datacat.store.plain import JUDGED_EVENTS, counted
@@ -17,7 +18,7 @@ from datacat.wire.times import rfc3339
 
 RANKS = {"app": 3, "daemon": 2, "server": 1}
 """Who is believed: the app's own word, then the observed exit, then the server's guess by lease (0: anybody else)."""
-_STATEFUL = frozenset({wire.StatePatch, wire.Open, wire.Gap})
+STATEFUL = frozenset({wire.StatePatch, wire.Open, wire.Gap})  # what fold() needs the state for
 
 
 class Head(msgspec.Struct, omit_defaults=True):
@@ -116,11 +117,6 @@ def new_head(session_id: str, first: wire.Open) -> Head:
     return Head(id=session_id, product=first.product, version=first.version)
 
 
-def touch_state(records: Iterable[wire.Record]) -> bool:
-    """Return whether fold() needs the state for these records."""
-    return not _STATEFUL.isdisjoint(map(type, records))
-
-
 def next_state(state: dict[str, Any], record: wire.Record, *, fresh: bool) -> dict[str, Any]:
     """Return the state after one record; the same object when the record does not change it.
 
@@ -144,22 +140,26 @@ def next_state(state: dict[str, Any], record: wire.Record, *, fresh: bool) -> di
 
 
 def fold(head: Head, state: dict[str, Any], records: Iterable[wire.Record]) -> Folded:
+    """Return what fold_columns() does for records."""
+    return fold_columns(head, state, columns_of(list(records)))
+
+
+def fold_columns(head: Head, state: dict[str, Any], columns: Columns) -> Folded:
     """Apply records in order; head and state are not changed. Streams and last_seen are the caller's.
 
-    state may be empty when no record touches it (touch_state). A head that never had a record comes from new_head().
+    state may be empty when no record is of the STATEFUL types. A head that never had a record comes from new_head().
     """
-    before = state
+    before, records = state, columns.records
     fresh = not head.updated_at
     head = copy.copy(head)
     head.dropped = dict(head.dropped)
     events = errors = exceptions = metrics = states = gaps = lost_bytes = 0
     stacks: dict[int, groups.Group] = {}
-    records = list(records)
     untraced: set[int] = set()
     transitions: list[Transition] = []
     hang_ends: list[HangEnd] = []
     guessed = _is_guess(head)
-    plain = counted(records) if head.status != "crashed" else None
+    plain = counted(columns) if head.status != "crashed" else None
     if plain is not None:
         if guessed:
             _set_status(head, "active", records[0].t, None, None, "app", transitions)
@@ -232,7 +232,7 @@ def fold(head: Head, state: dict[str, Any], records: Iterable[wire.Record]) -> F
         head.hangs = episodes.with_stack(head.hangs, t, group)
     if head.status == "crashed" and (head.crash is None or not head.crash.found):
         head.crash = episodes.crash_by_verdict(head.product, head.end_reason, head.exit_code, head.exit_signal)
-    head.updated_at = max([head.updated_at, *[record.t for record in records]])
+    head.updated_at = max([head.updated_at, *columns.times])
     counts = {"events": events, "errors": errors, "exceptions": exceptions, "metrics": metrics, "states": states}
     head.counts = _add(head.counts, {**counts, "gaps": gaps, "lost_bytes": lost_bytes})
     return Folded(head, state, state is not before, untraced, transitions, hang_ends)

@@ -10,7 +10,6 @@ from datacat.errors import StoreError
 from datacat.store import Batch, Page, Query, RecordQuery, Row
 from datacat.store.apply import apply
 from datacat.store.catalogue import Catalogue, CatalogueQuery, Entry
-from datacat.store.chunks import describe
 from datacat.store.distinct import hash_of
 from datacat.store.fleet import Fleet
 from datacat.store.fold import Head
@@ -62,8 +61,7 @@ class MemoryStore:
                 return self._heads.get(session_id)
             if applied.state_changed:
                 session.state = applied.state
-            if applied.lines:
-                part = describe(batch.stream, applied.start, applied.end, applied.lines)
+            if (part := applied.part) is not None:
                 session.pieces[part.stream, part.start] = (part, list(raws_of(applied.lines)))
                 self._records += len(applied.lines)
             if applied.rollup.rows:

@@ -1,12 +1,8 @@
-"""Count batches of nothing but ordinary events and metrics, which nearly all are, without a loop in Python. Pure.
+"""Count a batch of nothing but ordinary events and metrics, which nearly all are, without looking at each. Pure."""
 
-One pass in C for each question is several times as fast as one loop that asks them all.
-"""
-
-from collections.abc import Sequence
-from operator import attrgetter
 from typing import NamedTuple
 
+from datacat.store.columns import Columns
 from datacat.wire import records as wire
 
 JUDGED_EVENTS = frozenset(
@@ -20,10 +16,7 @@ JUDGED_EVENTS = frozenset(
     }
 )
 """Events that tell of a verdict; they come from a judge and are no sign of life of the app."""
-_time = attrgetter("t")
-_name = attrgetter("name")
-_level = attrgetter("level")
-_exception = attrgetter("exception_type")
+_ERRORS = frozenset({"error", "critical"})
 
 
 class Counted(NamedTuple):
@@ -33,17 +26,15 @@ class Counted(NamedTuple):
     t_max: int
 
 
-def counted(records: Sequence[wire.Record]) -> Counted | None:
+def counted(columns: Columns) -> Counted | None:
     """Return the counts; None when there is anything that tells more than that it happened."""
-    types = set(map(type, records))
-    if not types or not all(issubclass(one, (wire.Event, wire.Metric)) for one in types):
+    if not columns.records or len(columns.events) + len(columns.metrics) != len(columns.records):
         return None
-    events = records
-    if any(issubclass(one, wire.Metric) for one in types):
-        events = [record for record in records if isinstance(record, wire.Event)]
-    if any(map(_exception, events)) or not JUDGED_EVENTS.isdisjoint(map(_name, events)):
-        return None
-    levels = list(map(_level, events))
-    errors = levels.count("error") + levels.count("critical")
-    counts = {"events": len(events), "errors": errors, "metrics": len(records) - len(events)}
-    return Counted(counts, max(map(_time, records)))
+    errors = 0
+    for (name, level, _, exception), count in columns.event_counts.items():
+        if exception or name in JUDGED_EVENTS:
+            return None
+        if level in _ERRORS:
+            errors += count
+    counts = {"events": len(columns.events), "errors": errors, "metrics": len(columns.metrics)}
+    return Counted(counts, max(columns.times))

@@ -12,8 +12,9 @@ import msgspec
 
 from datacat.errors import WireError
 from datacat.store.chunks import Part, describe
+from datacat.store.columns import columns_of
 from datacat.store.fold import Head, fold, new_head, opening
-from datacat.wire.lines import Line, decode
+from datacat.wire.lines import Line, decode, records_of
 from datacat.wire.records import Record, Verdict
 
 _ALWAYS = ("product", "version", "environment", "created_at", "hostname", "machine_id", "boot_id", "pid", "platform")
@@ -82,7 +83,7 @@ def _mistold(part: Part, lines: Iterable[Line]) -> Iterator[str]:
     lines = list(lines)
     if part.lines and part.lines != len(lines):
         yield f"a batch has {len(lines)} records and tells of {part.lines}"
-    found = describe(part.stream, part.start, part.end, lines)
+    found = describe(part.stream, part.start, part.end, columns_of(records_of(lines)))
     for name in ("t_min", "t_max", "kinds", "levels", "names"):
         if getattr(found, name) != getattr(part, name):
             yield f"a batch has {name} {getattr(found, name)} and tells of {getattr(part, name)}"

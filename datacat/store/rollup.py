@@ -26,8 +26,9 @@ import msgspec
 
 from datacat.store import sketch
 from datacat.store.cell import Cell, Layout
+from datacat.store.columns import Columns, EventKey, event_key
 from datacat.store.fold import HangEnd, Head, Transition
-from datacat.wire.records import DEFAULT_BOUNDS, METRIC_TYPES, Event, Metric, Record
+from datacat.wire.records import DEFAULT_BOUNDS, METRIC_TYPES, Event, Metric
 from datacat.wire.routes import OPEN_STATUSES
 
 MINUTE_US = 60_000_000
@@ -57,7 +58,6 @@ class Delta(msgspec.Struct, array_like=True, gc=False):
     groups: dict[str, int] = {}
 
 
-_event_key = attrgetter("name", "level", "category", "exception_type")
 _time = attrgetter("t")
 _group = attrgetter("group")
 _unit = attrgetter("unit")
@@ -69,19 +69,17 @@ _NUMBERS = (int, float)
 
 def roll_up(
     before: Head,
-    records: Sequence[Record],
+    columns: Columns,
     transitions: Sequence[Transition],
     hang_ends: Sequence[HangEnd],
     received_us: int,
 ) -> Delta:
     """Return the delta of one batch of the session whose head before it is given, with what fold() says it did."""
     rows: list[Row] = []
-    types = set(map(type, records))
-    events: Sequence[Any] = _of(records, types, Event)
-    metrics: Sequence[Any] = _of(records, types, Metric)
+    events, metrics = columns.events, columns.metrics
     delta = Delta(before.product, before.version, rows)
     if events:
-        _roll_events(events, rows)
+        _roll_events(columns, rows)
         if any(map(_group, events)):
             delta.groups = dict(Counter(filter(None, map(_group, events))))
     if metrics:
@@ -116,38 +114,38 @@ def from_old_rows(product: str, version: str, rows: Iterable[Sequence[Any]]) -> 
     return Delta(product, version, new)
 
 
-def _of(records: Sequence[Record], types: set[type], wanted: type) -> Sequence[Record]:
-    """Return the records of one type (or made from it), of which types has all."""
-    found = [one for one in types if issubclass(one, wanted)]
-    if len(found) == len(types):
-        return records
-    return [record for record in records if isinstance(record, wanted)] if found else ()
-
-
-def _roll_events(events: Sequence[Event], rows: list[Row]) -> None:
-    times = list(map(_time, events))
-    keys = list(map(_event_key, events))
-    ordered = sorted(times)
+def _roll_events(columns: Columns, rows: list[Row]) -> None:
+    events = columns.events
+    times = columns.times if events is columns.records else list(map(_time, events))
+    in_order = (ordered := sorted(times)) == times
     low, high = ordered[0], ordered[-1]
     if low // MINUTE_US == high // MINUTE_US:
-        _count_events(low // MINUTE_US, keys, times, rows, in_order=ordered == times)
+        newest_first = zip(reversed(events), reversed(times), strict=True)
+        _count_events(low // MINUTE_US, columns.event_counts, newest_first, rows, in_order=in_order)
         return
-    by_minute: dict[int, tuple[list[Any], list[int]]] = {}
-    for key, t in zip(keys, times, strict=True):
-        part = by_minute.setdefault(t // MINUTE_US, ([], []))
-        part[0].append(key)
-        part[1].append(t)
-    for minute, (part_keys, part_times) in by_minute.items():
-        _count_events(minute, part_keys, part_times, rows, in_order=ordered == times)
+    by_minute: dict[int, list[tuple[Event, int]]] = {}
+    for event, t in zip(events, times, strict=True):
+        by_minute.setdefault(t // MINUTE_US, []).append((event, t))
+    for minute, part in by_minute.items():
+        counts = Counter([event_key(event) for event, _ in part])
+        _count_events(minute, counts, reversed(part), rows, in_order=in_order)
 
 
-def _count_events(minute: int, keys: list[Any], times: list[int], rows: list[Row], *, in_order: bool) -> None:
-    counts = Counter(keys)
-    newest: dict[Any, int] = {}
-    # From the end, nearly always only a few have to be looked at.
-    for key, t in zip(reversed(keys), reversed(times), strict=True):
+def _count_events(
+    minute: int,
+    counts: Counter[EventKey],
+    newest_first: Iterable[tuple[Event, int]],
+    rows: list[Row],
+    *,
+    in_order: bool,
+) -> None:
+    """Add the row of each key; newest_first has all events of the minute with their t."""
+    newest: dict[EventKey, int] = {}
+    for event, t in newest_first:
+        key = event_key(event)
         if t > newest.get(key, -1):
             newest[key] = t
+        # In order, nearly always only a few have to be looked at.
         if in_order and len(newest) == len(counts):
             break
     for key, count in counts.items():

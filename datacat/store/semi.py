@@ -16,7 +16,7 @@ from datacat.store import Batch, Page, Query, RecordQuery, Row, entry, rollup_pa
 from datacat.store.apply import Applied, apply
 from datacat.store.cache import States
 from datacat.store.catalogue import CatalogueQuery, Entry
-from datacat.store.chunks import ROW_BYTES, Chunk, chunks_of, describe, state_of
+from datacat.store.chunks import ROW_BYTES, Chunk, chunks_of, state_of
 from datacat.store.fleet import Fleet
 from datacat.store.fold import Head
 from datacat.store.hinting import Hinting
@@ -128,7 +128,7 @@ class SemiStore:
                     refusal = error
                 else:
                     if applied is not None:
-                        head, ticket = applied.head, self._write(session, session_id, batch.stream, applied)
+                        head, ticket = applied.head, self._write(session, session_id, applied)
         # Also a repeat or a refusal speaks of what others wrote, so that must be durable before it is told.
         self._segments.commit(ticket)
         self._rollups.relieve()
@@ -266,13 +266,12 @@ class SemiStore:
             finally:
                 self._owner.release()
 
-    def _write(self, session: Session, session_id: str, stream: str, applied: Applied) -> int:
+    def _write(self, session: Session, session_id: str, applied: Applied) -> int:
         """Write what a batch does; return the ticket. The caller holds the session's stripe. Raises: StoreError."""
         rev = session.rev + 1
-        part = describe(stream, applied.start, applied.end, applied.lines) if applied.lines else None
         state = entry.encode_state(applied.state) if applied.state_changed else b""
-        batches = session.batches + (part is not None)
-        front = entry.front_of(applied.head, rev, part, batches, applied.rollup)
+        batches = session.batches + (applied.part is not None)
+        front = entry.front_of(applied.head, rev, applied.part, batches, applied.rollup)
         body = entry.body_of(applied.lines)
         payload = entry.pack(front, entry.squeeze(state), body)
         chunk = entry.chunk_of(front, body, has_state=bool(state))

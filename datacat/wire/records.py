@@ -183,9 +183,12 @@ KINDS = (*APP_KINDS, "beat", "gap", "dropped", "verdict")
 
 def kind_of(record: Record) -> str:
     """Return the word in the record's member k."""
-    if isinstance(record, Unknown):
-        return record.k
-    return str(record.__struct_config__.tag)
+    return record.k if isinstance(record, Unknown) else kind_of_type(type(record))
+
+
+def kind_of_type(one: type) -> str:
+    """Return the word that records of a type, or of one made from it, have in k; Unknown is none of these types."""
+    return str(one.__struct_config__.tag)  # type: ignore[attr-defined]
 
 
 def event_level(level: str | None, category: str | None, has_exception: bool) -> str:

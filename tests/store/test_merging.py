@@ -6,9 +6,11 @@ from storing import lines, opened, sid
 from datacat.errors import StoreError
 from datacat.store import entry, merging
 from datacat.store.chunks import FAN, HAS_STATE, IN_ORDER, NO_STATE, Chunk, describe
+from datacat.store.columns import columns_of
 from datacat.store.fold import Head
 from datacat.store.merging import FULL, TARGET_BYTES, Plan, merge, plan
 from datacat.store.rollup import Delta
+from datacat.wire.lines import records_of
 from datacat.wire.records import Event, StatePatch
 
 A = sid(1)
@@ -99,7 +101,7 @@ def carry_out(chunks, wanted):
 
 def payload(rev, *records, stream="app", state=None, chunks=None):
     some = lines(*records)
-    part = describe(stream, rev * 100, rev * 100 + 50, some)
+    part = describe(stream, rev * 100, rev * 100 + 50, columns_of(records_of(some)))
     head = Head(id=A, product="p", version="1", updated_at=rev)
     front = entry.front_of(head, rev, part, chunks or rev, Delta("p", "1", []))
     text = entry.encode_state(state) if state else b""

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datacat.store import fold as folding
+from datacat.store.columns import columns_of
 from datacat.store.fold import fold, new_head
 from datacat.store.plain import counted
 from datacat.wire.records import HUNG_EVENT, Beat, Event, Metric, Open, StatePatch, Verdict
@@ -26,10 +27,10 @@ def test_a_plain_batch_folds_as_record_by_record(records, status):
     head = msgspec.structs.replace(
         FIRST, status=status, by="server", ended_at=7 if status in ("abnormal", "ended") else 0
     )
-    assert counted(records)
+    assert counted(columns_of(records))
     quick = fold(head, {}, records)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(folding, "counted", lambda _records: None)
+        patch.setattr(folding, "counted", lambda _columns: None)
         assert fold(head, {}, records) == quick
 
 
@@ -45,5 +46,5 @@ def test_a_plain_batch_folds_as_record_by_record(records, status):
     ],
 )
 def test_what_tells_more_than_that_it_happened_is_not_plain(record):
-    assert counted([Event(1, "a"), record, Metric(1, "m", 1)]) is None
-    assert counted([]) is None
+    assert counted(columns_of([Event(1, "a"), record, Metric(1, "m", 1)])) is None
+    assert counted(columns_of([])) is None

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from datacat.errors import WireError
 from datacat.store.cell import Cell
+from datacat.store.columns import columns_of
 from datacat.store.entry import delta_of, front_of
 from datacat.store.fold import Head, fold
 from datacat.store.rollup import FUTURE_US, MINUTE_US, PAST_US, from_old_rows, roll_up
@@ -18,7 +19,7 @@ NEW = Head(id="x", product="p", version="1")
 
 def delta(*records, before=HEAD, received_us=1000):
     folded = fold(before, {}, records)
-    return roll_up(before, records, folded.transitions, folded.hang_ends, received_us)
+    return roll_up(before, columns_of(records), folded.transitions, folded.hang_ends, received_us)
 
 
 def cells(*records, **more):

@@ -14,6 +14,7 @@ from datacat.server.query.ground import Ground
 from datacat.server.query.spans import DAY_US, US, Buckets, Span, buckets
 from datacat.store import Head, RecordQuery, RollupQuery
 from datacat.store.cell import Cell
+from datacat.store.columns import columns_of
 from datacat.store.rollup import roll_up
 from datacat.store.rollup_query import tag_value
 from datacat.wire.records import Event, Metric
@@ -162,7 +163,7 @@ def _add_session(
         record = msgspec.convert(row.record, kind)
         parts.setdefault(span.start if interval is None else record.t // interval * interval, []).append(record)
     for t, records in parts.items():
-        for _, series, name, own_tags, cell in roll_up(head, records, (), (), records[-1].t).rows:
+        for _, series, name, own_tags, cell in roll_up(head, columns_of(records), (), (), records[-1].t).rows:
             if series not in kinds or (tags and not set(tags) & set(own_tags)):
                 continue
             group = tuple(_value(head, one, series, name, own_tags) for one in by)

@@ -30,6 +30,8 @@ _STRIDE = 4096
 """Heads that are taken at once; the lock is let go in between, so that no writer waits for a reader."""
 _FULL_PAGES = 4
 """So many times a page of heads are gathered before they are sorted and those that are too many go."""
+_RECENT = 256
+"""Heads of the sessions that changed last are also kept whole: a batch asks three times for the one before it."""
 _FIRST_STRIDE = 128
 """A page of the newest sessions mostly needs no more."""
 
@@ -37,12 +39,13 @@ _FIRST_STRIDE = 128
 class Heads:
     """What readers see of every session. Any thread may call; its own lock is a leaf and held for short moments.
 
-    Heads are kept as summaries, sorted by (created_at, id). fleet follows every change.
+    Heads are kept as summaries, sorted by (created_at, id), a few of them whole as well. fleet follows every change.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._by_id: dict[str, Summary] = {}
+        self._recent: dict[str, Head] = {}
         self._times = array("q")
         self._sorted: list[Summary] = []
         self._open: dict[str, None] = {}
@@ -71,6 +74,7 @@ class Heads:
         """Show this head from now on."""
         with self._lock:
             old = self._by_id.get(head.id)
+            before = self._known(head.id)
             summary = summary_of(head, old)
             at = self._place(summary.created_at, summary.id)
             # created_at is set once, by the first record.
@@ -80,7 +84,11 @@ class Heads:
             else:
                 self._sorted[at] = summary
             self._by_id[summary.id] = summary
-            self.fleet.note(None if old is None else head_of(old), head)
+            self._recent.pop(head.id, None)
+            self._recent[summary.id] = head
+            if len(self._recent) > _RECENT:
+                del self._recent[next(iter(self._recent))]
+            self.fleet.note(before, head)
             if head.status in OPEN_STATUSES:
                 self._open[summary.id] = None
             else:
@@ -103,6 +111,7 @@ class Heads:
         with self._lock:
             self._deleted.add(session_id)
             self._open.pop(session_id, None)
+            self._recent.pop(session_id, None)
             summary = self._by_id.pop(session_id, None)
             if summary is not None:
                 self.fleet.note(head_of(summary), None)
@@ -156,6 +165,9 @@ class Heads:
         return Page(heads)
 
     def _known(self, session_id: str) -> Head | None:
+        recent = self._recent.get(session_id)
+        if recent is not None:
+            return recent
         summary = self._by_id.get(session_id)
         return None if summary is None else head_of(summary)
 

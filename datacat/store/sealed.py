@@ -2,11 +2,13 @@
 
     file    HEADER, then records
     record  key length i32, value length i32, key, value, CRC-32 of key and value       (semidbm's; big endian)
-    value   seal u32, seq u64, payload
-    seal    CRC-32 of (key length u32, payload length u32, seq u64, key, payload), begun with the segment's salt
+    value   seal u32, ahead u16, seq u48, payload
+    seal    CRC-32 of (key length u32, payload length u32, ahead u16, seq u48, key, payload), begun with the salt
 
 semidbm's own checksum leaves out the lengths and knows neither order nor file: zeros, erased flash and blocks of
-another file can pass it. With salt and seq they cannot. seq counts from 1 in each segment.
+another file can pass it. With the segment's salt and seq they cannot. seq counts from 1 in each segment. ahead is how
+many of the records before it were not durable when it was written: a disk that loses its power may have kept a later
+page of what was not synced and not an earlier one, and what lies behind such a hole was acknowledged to nobody.
 """
 
 import re
@@ -24,6 +26,13 @@ VALUE_START = 12
 
 _LENGTHS = struct.Struct("!ii")
 _SEAL = struct.Struct("!IQ")
+_SEQ_BITS = 48
+_SEQ_MASK = (1 << _SEQ_BITS) - 1
+MOST_AHEAD = 0xFFFF
+"""ahead of a record before which so many, or more, were not durable."""
+_SECTOR_BYTES = 512
+"""Disks write at least so much at once; the end of a sector that was never written is zeros."""
+_ZEROS = 16
 _SEALED = struct.Struct("!IIQ")
 _CRC = struct.Struct("!I")
 # A record begins with a key length below 256 and a value length below 2^27.
@@ -31,10 +40,14 @@ _CANDIDATE = re.compile(rb"(?=\0\0\0[^\0][\0-\7])", re.DOTALL)
 
 
 class Record(NamedTuple):
-    """A sound record: where it lies in the file and where its payload does."""
+    """A sound record: where it lies in the file and where its payload does.
+
+    durable: the records up to that number were durable when it was written; 0 when that is not known.
+    """
 
     key: bytes
     seq: int
+    durable: int
     offset: int
     end: int
     payload: int
@@ -60,14 +73,15 @@ class Region(NamedTuple):
     reason: str
 
 
-def seal(salt: int, seq: int, key: bytes, payload: bytes) -> bytes:
+def seal(salt: int, seq: int, key: bytes, payload: bytes, ahead: int = 0) -> bytes:
     """Return the value for a payload."""
-    return _SEAL.pack(_checksum(salt, seq, key, payload), seq) + payload
+    number = min(ahead, MOST_AHEAD) << _SEQ_BITS | seq
+    return _SEAL.pack(_checksum(salt, number, key, payload), number) + payload
 
 
-def record(salt: int, seq: int, key: bytes, payload: bytes) -> bytes:
+def record(salt: int, seq: int, key: bytes, payload: bytes, ahead: int = 0) -> bytes:
     """Return the bytes of one record."""
-    value = seal(salt, seq, key, payload)
+    value = seal(salt, seq, key, payload, ahead)
     crc = zlib.crc32(value, zlib.crc32(key))
     return b"".join((_LENGTHS.pack(len(key), len(value)), key, value, _CRC.pack(crc)))
 
@@ -93,9 +107,9 @@ def unseal_record(salt: int, key: bytes, data: bytes) -> bytes | None:
         return None
     if _LENGTHS.unpack_from(data) != (len(key), len(data) - start - _CRC.size) or data[_LENGTHS.size : start] != key:
         return None
-    crc, seq = _SEAL.unpack_from(data, start)
+    crc, number = _SEAL.unpack_from(data, start)
     payload = data[start + VALUE_START : -_CRC.size]
-    return payload if _checksum(salt, seq, key, payload) == crc else None
+    return payload if _checksum(salt, number, key, payload) == crc else None
 
 
 def examine(data: bytes, salt: int, *, base: int = 0, seq: int = 1) -> tuple[list[Record], list[Region]]:
@@ -112,8 +126,10 @@ def examine(data: bytes, salt: int, *, base: int = 0, seq: int = 1) -> tuple[lis
         found = _parse(data, position, salt)
         if found is None or found.seq < seq:
             following = next((one for one in _sound_from(data, position + 1, salt) if one.seq >= seq), None)
-            if following is None:
-                bad.append(Region(position, len(data), "torn" if _is_torn(data, position) else "damaged"))
+            end = following.offset if following else len(data)
+            is_torn = _is_unwritten(data, base, position, end) or (following is None and _is_torn(data, position))
+            if following is None or (is_torn and not _was_durable(data, following.offset, salt, seq)):
+                bad.append(Region(position, len(data), "torn" if is_torn else "damaged"))
                 break
             bad.append(Region(position, following.offset, "damaged"))
             found = following
@@ -136,8 +152,8 @@ def is_foreign(data: bytes) -> bool:
     return bool(zlib.crc32(data[start:end]) == _CRC.unpack_from(data, end)[0])
 
 
-def _checksum(salt: int, seq: int, key: bytes, payload: bytes) -> int:
-    return zlib.crc32(payload, zlib.crc32(_SEALED.pack(len(key), len(payload), seq) + key, salt))
+def _checksum(salt: int, number: int, key: bytes, payload: bytes) -> int:
+    return zlib.crc32(payload, zlib.crc32(_SEALED.pack(len(key), len(payload), number) + key, salt))
 
 
 def _parse(data: bytes, offset: int, salt: int) -> Record | None:
@@ -153,18 +169,35 @@ def _parse(data: bytes, offset: int, salt: int) -> Record | None:
         return None
     key = data[value_start - key_size : value_start]
     value = memoryview(data)[value_start : value_start + value_size]
-    crc, seq = _SEAL.unpack_from(value)
+    crc, number = _SEAL.unpack_from(value)
     payload = value[VALUE_START:]
-    sealed = zlib.crc32(_SEALED.pack(key_size, len(payload), seq) + key, salt)
+    sealed = zlib.crc32(_SEALED.pack(key_size, len(payload), number) + key, salt)
     if zlib.crc32(payload, sealed) != crc or zlib.crc32(value, zlib.crc32(key)) != _CRC.unpack_from(data, end - 4)[0]:
         return None
-    return Record(key, seq, offset, end, value_start + VALUE_START)
+    ahead, seq = number >> _SEQ_BITS, number & _SEQ_MASK
+    durable = 0 if ahead == MOST_AHEAD else max(0, seq - 1 - ahead)
+    return Record(key, seq, durable, offset, end, value_start + VALUE_START)
 
 
 def _sound_from(data: bytes, offset: int, salt: int) -> Iterator[Record]:
     for match in _CANDIDATE.finditer(data, offset):
         if found := _parse(data, match.start(), salt):
             yield found
+
+
+def _was_durable(data: bytes, offset: int, salt: int, seq: int) -> bool:
+    """Whether a sound record from offset on tells that the record seq was durable when it was written."""
+    return any(one.durable >= seq for one in _sound_from(data, offset, salt))
+
+
+def _is_unwritten(data: bytes, base: int, start: int, end: int) -> bool:
+    """Whether a sector of these bytes was never written: it ends in zeros, which parts of a record hardly ever do."""
+    first = start - (base + start) % _SECTOR_BYTES
+    for sector in range(first, end, _SECTOR_BYTES):
+        stop = min(sector + _SECTOR_BYTES, len(data))
+        if stop <= end and not data[max(start, sector, stop - _ZEROS) : stop].strip(b"\0"):
+            return True
+    return False
 
 
 def _is_torn(data: bytes, offset: int) -> bool:

@@ -7,6 +7,7 @@ either: the store knows where its entries lie.
 
 import errno
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -64,6 +65,8 @@ class Segment(_SemiDBM):
         self.failed: StoreError | None = None
         self._salt = salt
         self._known = known
+        self._durable_seq = 0
+        self._syncing = threading.Lock()
         self._descriptors = descriptors
         super().__init__(str(folder), None)
 
@@ -100,7 +103,7 @@ class Segment(_SemiDBM):
         if self.failed:
             raise StoreError(f"{self._data_filename} takes no more records")
         offset = self.size_bytes
-        blob = record(self._salt, self._seq, key, payload)
+        blob = record(self._salt, self._seq, key, payload, self._seq - 1 - self._durable_seq)
         with self._open() as fd:
             try:
                 durable.write_all(fd, blob)
@@ -160,7 +163,11 @@ class Segment(_SemiDBM):
         Raises: StoreError; the segment takes no more then: after a failed fsync the kernel may have dropped the bytes
         and say success the next time.
         """
-        with self._open() as fd:
+        # One at a time: the kernel tells of a failure once, to one of those who wait for it.
+        with self._syncing, self._open() as fd:
+            if self.failed:
+                raise StoreError(self.failed.message, hint=self.failed.hint)
+            written = self._seq - 1
             try:
                 durable.sync_file(fd)
             except OSError as error:
@@ -169,6 +176,7 @@ class Segment(_SemiDBM):
                     hint="check the disk, then restart the server; nothing that was acknowledged is lost",
                 )
                 raise self.failed from error
+            self._durable_seq = written
 
     def keep_open(self, keep: bool) -> None:
         """Keep the file open, or let it be closed when others need the descriptor.

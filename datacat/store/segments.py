@@ -360,8 +360,15 @@ class Segments:
     def _begin(self, *, merged: bool, behind: int = 0) -> Segment:
         """Let the next writes of that kind go into a new segment; the caller holds the lock."""
         number = max([behind, *self._segments]) + 1
-        segment = make_segment(self._root, number, int.from_bytes(os.urandom(4)), self._descriptors, merged=merged)
         before = self._active.get(merged)
+        if before is not None and before.number in self._dirty:
+            # What a power cut leaves of the new one must not tell of records that it took from this one.
+            try:
+                before.sync()
+            except StoreError as error:
+                self._failed = self._failed or error
+                raise
+        segment = make_segment(self._root, number, int.from_bytes(os.urandom(4)), self._descriptors, merged=merged)
         if before is not None and before.number not in self._dirty:
             before.keep_open(False)
         segment.keep_open(True)

@@ -8,11 +8,11 @@ from datacat.host import needs_a_person
 from datacat.store import durable
 
 FORMAT_FILE = "format"
-VERSION = 2
+VERSION = 3
 FORMAT = b"datacat store %d\n" % VERSION
-EARLIER = (b"datacat store 1\n",)
-"""What this datacat can read too. A store is marked with the own version when it was opened: then merged entries may
-follow, which an earlier datacat would not understand."""
+EARLIER = (b"datacat store 1\n", b"datacat store 2\n")
+"""What this datacat can read too. A store is marked with the own version when it was opened: then merged entries (from
+2 on) and records with ahead (3) may follow, which an earlier datacat would not understand."""
 
 _MARKER = re.compile(rb"datacat store (\d{1,6})\n")
 

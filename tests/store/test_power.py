@@ -2,7 +2,8 @@
 
 Every call that changes a file or a folder is written down while a store works. The model is POSIX at its weakest: bytes
 are safe after fsync() of their file, names after fsync() of their folder; what came since survives as any prefix, file
-by file and folder by folder, its last write torn at any byte or as zeros of its length.
+by file and folder by folder, its last write torn at any byte or as zeros of its length; or sector by sector, each as it
+is or as it was: a disk writes the pages of a file in any order.
 """
 
 import os
@@ -12,13 +13,15 @@ import sys
 from pathlib import Path
 
 import pytest
-from storing import opened, put, sid
+from storing import opened, put, ship, sid
 
 from datacat.errors import Deleted, NotFound
 from datacat.store import RecordQuery, RollupQuery
 from datacat.store.checking import Report, check
 from datacat.store.semi import SemiStore
 from datacat.wire.records import Close, Event, StatePatch
+
+SECTOR_BYTES = 512
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="capability: folders cannot be synced here")
 
@@ -131,11 +134,24 @@ class Disk:
     def _content(self, inode, rng):
         late = self.late_bytes.get(inode, [])
         some = late[: rng.randint(0, len(late))]
+        if some and rng.random() < 0.4:
+            return some_sectors(self.bytes.get(inode, b""), played(self.bytes.get(inode, b""), some), rng)
         if some and some[-1][0] == "write" and rng.random() < 0.6:
             _, _, at, data = some[-1]
             torn = b"\0" * len(data) if rng.random() < 0.3 else data[: rng.randint(0, len(data))]
             some = [*some[:-1], ("write", inode, at, torn)]
         return played(self.bytes.get(inode, b""), some)
+
+
+def some_sectors(old, new, rng):
+    """Return new, with some of its sectors as they were in old; those that old did not have are zeros."""
+    sectors = [
+        new[at : at + SECTOR_BYTES]
+        if rng.random() < 0.5
+        else old[at : at + SECTOR_BYTES].ljust(SECTOR_BYTES, b"\0")[: len(new) - at]
+        for at in range(0, len(new), SECTOR_BYTES)
+    ]
+    return b"".join(sectors)
 
 
 def played(content, steps):
@@ -315,6 +331,50 @@ def test_a_power_cut_at_some_moments_loses_nothing_that_was_acknowledged(tmp_pat
 @pytest.mark.timeout(7200)
 def test_a_power_cut_at_every_sync_loses_nothing_that_was_acknowledged(tmp_path, monkeypatch):
     assert campaign(tmp_path, monkeypatch, range(100, 110), None) > 1000
+
+
+def test_a_stream_that_a_cut_took_is_not_told_to_be_stored_by_another_that_it_left(tmp_path):
+    """Both were written before one sync; the disk has written the page of the second, and not of the first."""
+    store = SemiStore(tmp_path / "store", sync_interval_s=3600)
+    ship(store, sid(1), 0, 10, opened())
+    store._segments.sync()
+    ship(store, sid(1), 0, 10, *[Event(200, f"{number:x}" * 9) for number in range(400)], stream="first")
+    ship(store, sid(1), 0, 10, Event(300, "second"), stream="second")
+    (data,) = (tmp_path / "store" / "segments").glob("*/data")
+    whole = data.read_bytes()
+    store.close()
+    sector = whole.index(b'"first"') // SECTOR_BYTES + 1
+    hole = slice(sector * SECTOR_BYTES, (sector + 1) * SECTOR_BYTES)
+    data.write_bytes(whole[: hole.start] + bytes(SECTOR_BYTES) + whole[hole.stop :])
+    shutil.rmtree(tmp_path / "store" / "hints")
+    again = SemiStore(tmp_path / "store")
+    assert {name: one.acked for name, one in again.head(sid(1)).streams.items()} == {"app": 10}
+    assert again.stats()["damaged_regions"] == 0
+    assert again.head(sid(1)).dropped == {}
+    again.close()
+
+
+def test_a_new_segment_begins_when_the_one_before_is_durable(tmp_path, monkeypatch):
+    with monkeypatch.context() as patched:
+        recorder = Recorder(patched, tmp_path / "store")
+        store = SemiStore(tmp_path / "store", segment_bytes=500, sync_interval_s=3600)
+        for number in range(6):
+            put(store, sid(number), opened(), Event(200, "x" * 150))
+        log = list(recorder.log)
+        store.close()
+    segments, unsynced = set(), set()
+    begun = 0
+    for step in log:
+        if step[0] == "create" and "/segments/" in step[1]:
+            segments.add(step[2])
+        elif step[0] == "write" and step[1] in segments:
+            unsynced.add(step[1])
+        elif step[0] == "sync":
+            unsynced.discard(step[1])
+        elif step[0] == "mkdir" and "/segments/" in step[1]:
+            begun += 1
+            assert not unsynced
+    assert begun > 2
 
 
 def test_the_model_loses_what_was_not_synced(tmp_path, monkeypatch):

@@ -244,7 +244,7 @@ def test_a_segment_whose_folder_was_renamed_is_refused_untouched(root):
 
 
 def test_a_store_of_a_later_version_is_refused_untouched(root):
-    (root / "format").write_bytes(b"datacat store 3\n")
+    (root / "format").write_bytes(b"datacat store 4\n")
     data = [path.read_bytes() for path in data_files(root)]
     with pytest.raises(StoreError, match="later one") as refused:
         SemiStore(root)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from datacat.store.sealed import HEADER, examine, lengths_of, record, record_bytes, unseal_record
+from datacat.store.sealed import HEADER, MOST_AHEAD, examine, lengths_of, record, record_bytes, unseal_record
 
 SALT = 0x9F3A0C11
 ENTRIES = [(b"k/1", b""), (b"k/2", b"two" * 20), (b"other/1", b"\0" * 40), (b"k/3", b"\xff" * 30)]
@@ -46,6 +46,54 @@ def test_a_cut_record_is_torn_and_not_damaged():
     for cut in range(ends()[-2] + 1, len(data)):
         assert read(data[:cut])[1][0].reason == "torn"
     assert read(data + b"\0" * 4096)[1][0].reason == "torn"
+
+
+def grouped(entries, durable):
+    """A file whose records were written when those up to durable were durable."""
+    return HEADER + b"".join(
+        record(SALT, seq, key, payload, max(0, seq - 1 - durable)) for seq, (key, payload) in enumerate(entries, 1)
+    )
+
+
+LONG = [(b"k/%d" % n, bytes(range(1, 256)) * 4) for n in range(1, 7)]
+
+
+def without(data, first, last):
+    """Return data with the sectors first to last as they are when they were never written."""
+    return data[: first * 512] + b"\0" * 512 * (last - first + 1) + data[(last + 1) * 512 :]
+
+
+def test_sound_records_behind_a_page_that_was_never_written_were_acknowledged_to_nobody():
+    data = grouped(LONG, durable=2)
+    for sector in range(5, len(data) // 512):  # behind the second record
+        got, bad = read(without(data, sector, sector))
+        assert got == LONG[: len(got)]
+        assert len(got) >= 2
+        assert [(one.end, one.reason) for one in bad] == [(len(data), "torn")]
+
+
+def test_a_hole_before_a_record_that_was_written_after_a_sync_is_damage_and_costs_its_own_records():
+    data = grouped(LONG, durable=2) + record(SALT, 7, b"k/7", b"later", 0)
+    got, bad = read(without(data, 6, 6))
+    assert [one.reason for one in bad] == ["damaged"]
+    assert len(got) >= 5
+    assert got[-1] == (b"k/7", b"later")
+
+
+def test_nothing_is_known_of_what_was_durable_before_a_record_that_was_written_far_ahead():
+    many = [(b"k", b"x" * 90)] * 3
+    far = HEADER + b"".join(record(SALT, seq, *one, MOST_AHEAD + 9) for seq, one in enumerate(many, 1))
+    assert [one.durable for one in examine(far, SALT)[0]] == [0, 0, 0]
+
+
+def test_flipped_bits_in_records_that_no_later_one_tells_of_cost_at_most_their_own():
+    data = grouped(LONG, durable=0)
+    for position in range(len(HEADER), len(data), 7):
+        flipped = bytearray(data)
+        flipped[position] ^= 1 << position % 8
+        got, bad = read(bytes(flipped))
+        assert bad
+        assert len(got) >= len(LONG) - 1
 
 
 def test_every_flipped_bit_is_noticed_and_costs_at_most_its_own_record():

@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from html import unescape
 from pathlib import Path
 from urllib.parse import quote
 
@@ -37,9 +38,10 @@ from datacat.server.own import OwnStream
 from datacat.server.pulse import Pulse
 from datacat.server.rates import Rates
 from datacat.server.service import site
+from datacat.server.ui.words import count
 
 PAGE_MS, USABLE_S, LIVE_S = 50.0, 1.0, 6.0
-LATER = ("releases: metrics", "crash group: suspects")
+LATER = ("releases: metrics", "crash group: suspects", "hang group: suspects")
 """Parts that the page asks for once it is shown."""
 APP = """
 import datacat, sys, time
@@ -49,23 +51,44 @@ for line in sys.stdin:
 """
 
 
+def rows(client, query):
+    """Return the rows of an answer."""
+    answer = client.get(f"/api/query/{query}")
+    assert answer.status == 200, answer.body
+    return answer.json["rows"]
+
+
+def biggest(client):
+    """Return the group of crashes and the one of hangs with the most sessions."""
+    return [rows(client, f"{path}?from=-90d&sort=-sessions&limit=1")[0] for path in ("crashes", "hangs/groups")]
+
+
+def check_groups(client, sessions):
+    """Raise AssertionError unless the pages of the biggest groups show them: many sessions, and a stack."""
+    for kind, group in zip(("crashes", "hangs"), biggest(client), strict=True):
+        assert group["sessions"] >= sessions // 500, group
+        for path, texts in (
+            (f"/{kind}", [group["title"]]),
+            (f"/{kind}/{group['signature']}", [group["title"], f">{count(group['sessions'])}</a>", 'class="own"']),
+        ):
+            page = client.get(path)
+            assert page.status == 200, (path, page.status)
+            missing = [text for text in texts if text not in unescape(page.body.decode())]
+            assert not missing, (path, missing)
+
+
 def pages_of(client):
     """Return the addresses of the pages by name, and of their parts that are asked for again and again."""
-
-    def rows(query):
-        answer = client.get(f"/api/query/{query}")
-        assert answer.status == 200, answer.body
-        return answer.json["rows"]
-
-    crash = rows("crashes?from=-30d&sort=-count&limit=1")[0]
+    crash, hang = biggest(client)
     session = f"/sessions/{crash['example_session']}"
-    first, second = (row["version"] for row in rows("summary?from=-30d&by=version&product=editor&limit=2"))
+    first, second = (row["version"] for row in rows(client, "summary?from=-30d&by=version&product=editor&limit=2"))
     live = re.search(r'hx-get="(/sessions/live[^"]+)"', client.get("/sessions").body.decode())[1].replace("&amp;", "&")
     return {
         "sessions: live": live, "overview": "/", "overview: now": "/overview/now", "sessions": "/sessions",
         "sessions of a version": f"/sessions?product=editor&version={quote(first)}&status=crashed",
         "session": session, "session: axis": f"{session}/timeline", "session: moment": f"{session}/moment",
         "crashes": "/crashes", "crash group": f"/crashes/{crash['signature']}", "hangs": "/hangs",
+        "hang group": f"/hangs/{hang['signature']}", "hang group: suspects": f"/groups/{hang['signature']}/suspects",
         "crash group: suspects": f"/groups/{crash['signature']}/suspects",
         "releases": f"/releases?product=editor&compare={quote(first)}&compare={quote(second)}",
         "releases: metrics": f"/releases/metrics?product=editor&compare={quote(first)}&compare={quote(second)}",
@@ -93,6 +116,7 @@ def rendered(sessions, rounds):
                 taken.append((time.process_time() - began) * 1000)
                 assert answer.status in (200, 303), (path, answer.body)
             found[name] = (statistics.median(taken[1:]), taken[0], len(answer.body))
+        check_groups(client, sessions)
         store.close()
     return found
 

@@ -37,7 +37,7 @@ from datacat.store.semi import SemiStore
 from datacat.store.sketch import bins_of
 from datacat.wire import ids, lines
 from datacat.wire.lines import Line
-from datacat.wire.records import Close, Event, Metric, Open, Verdict
+from datacat.wire.records import HUNG_EVENT, Close, Event, Metric, Open, Verdict
 
 US = 1_000_000
 HOUR = 3600 * US
@@ -66,6 +66,7 @@ QUERIES = {
     "open of 30 days": "sessions/timeseries?from=-30d&measures=active_max&by=version&top=8",
     "crash groups": f"crashes?{C}&sort=-count&limit=20",
     "newest crash groups": f"crashes?{C}&sort=-first_seen_at&limit=5",
+    "hang groups": f"hangs/groups?{C}&sort=-count&limit=20",  # the web UI asks for them
     "hangs over time": f"hangs/timeseries?{C}&measures=count,ttr_p50,ttr_p95&by=version",
     "hangs by length": f"hangs/distribution?{C}",
     "hangs": f"hangs?{C}&limit=100",
@@ -88,6 +89,28 @@ QUERIES = {
 }  # fmt: skip
 
 
+MODULES = range(1, 41)
+OFTEN = [1 / number for number in MODULES]
+"""Where a product fails, and how often there: a few places make most of the failures, as they do."""
+
+
+def stack_of(module, frames):
+    """Return the frames of a thread, outermost first, the last ones in the app's own files."""
+    library = "/usr/lib/python3.12/lib"
+    libraries = [{"file": f"{library}{k}.py", "line": 10 + k, "function": f"call{k}"} for k in range(frames)]
+    own = [{"file": f"/opt/app/m{module}.py", "line": 40 + k, "function": f"step{k}"} for k in range(4)]
+    return [*libraries, *own]
+
+
+def hung_event(t, module):
+    """Return what a daemon writes of a hang: the stacks of all threads, and three samples of them."""
+    threads = [{"name": "MainThread", "current": True, "frames": stack_of(module, 12)}]
+    threads += [{"name": f"worker-{k}", "current": False, "frames": stack_of(k, 4)} for k in range(1, 4)]
+    data = {"verdict": "waiting on a lock", "threads": threads, "silent_s": 61.2, "timeout_s": 60,
+            "samples": [{"timestamp": t + k * US, "threads": threads[:2]} for k in range(3)]}  # fmt: skip
+    return Event(t, HUNG_EVENT, "error", "lifecycle", message="no heartbeat for 61.2 s", data=data)
+
+
 def fill(store, sessions, records, now, chance):
     """Write sessions of 30 days; each has its end, a few hang or crash, the newest are open."""
     products, weights = list(PRODUCTS), list(PRODUCTS.values())
@@ -107,11 +130,12 @@ def fill(store, sessions, records, now, chance):
         draw = chance.random()
         if draw < 0.06:
             hung = start + length // 3
-            rows += [Verdict(hung, "hung"), Verdict(hung + chance.randrange(1, 200) * US, "active", hang_s=5.0)]
+            rows += [hung_event(hung, chance.choices(MODULES, OFTEN)[0]), Verdict(hung, "hung")]
+            rows.append(Verdict(hung + chance.randrange(1, 200) * US, "active", hang_s=5.0))
         if start + length < now:
             end = start + length
             if draw > 0.97:
-                stack = [f'  File "/x/m{chance.randrange(40)}.py", line 3, in f']
+                stack = [f'  File "/x/m{chance.choices(MODULES, OFTEN)[0]}.py", line 3, in f']
                 error = {"exception_type": "ValueError", "stacktrace": stack}
                 rows.append(Event(end - 1, "unhandled_exception", "critical", **error))
                 rows.append(Verdict(end, "crashed", "exception", exit_code=1))
@@ -167,11 +191,14 @@ def measure(store, rounds):
 def build(folder, sessions, records, points):
     """Return a filled store and how long it took."""
     durable.sync_file = lambda _fd: None  # it is made, not tested
-    store = SemiStore(Path(folder))
+    ahead_s = 0.0
+    store = SemiStore(Path(folder), clock=lambda: time.monotonic() + ahead_s)
     chance = random.Random(7)
     now = time.time_ns() // 1000
     fill(store, sessions, records, now, chance)
     total = roll_up(store, points, now, chance) if points else 0
+    # As after a quiet hour: roll-ups are in pages, the old ones by the hour, however fast this machine wrote them.
+    ahead_s = 3600.0
     while store.tend(5.0):
         pass
     return store, total

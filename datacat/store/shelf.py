@@ -3,12 +3,13 @@
 Times are Unix us. Every column is sorted, so that a span is a slice; what happens to few sessions has own columns.
 """
 
+import sys
 from array import array
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple, TypeAlias
 
-from datacat.store.episodes import Suspension
+from datacat.store.episodes import Hang, Suspension
 from datacat.store.fold import Head
 from datacat.store.summary import Summary
 from datacat.wire.routes import OPEN_STATUSES
@@ -27,12 +28,15 @@ class Ended(NamedTuple):
 
 
 class HangRow(NamedTuple):
-    """A hang; end is 0 while it goes on."""
+    """A hang, and the machine of its session; end is 0 while it goes on, the group's texts are empty when unknown."""
 
     start: int
     id: str
     end: int
     outcome: str
+    machine: str = ""
+    signature: str = ""
+    title: str = ""
 
 
 class Facts(NamedTuple):
@@ -63,16 +67,18 @@ def facts_of(head: Head) -> Facts:
     """Return the facts of a session; spans that a wrong clock put outside of its life are cut."""
     created = head.created_at
     end = max(head.ended_at, created) if head.ended_at else 0
+    # Machines and groups of hangs are few: their texts are kept once, not with each session.
+    machine = sys.intern(machine_of(head))
     return Facts(
         created,
         head.id,
-        machine_of(head),
+        machine,
         end,
         head.status,
         bool(end) and head.end_reason in UNKNOWN_REASONS,
         head.counts.get("exceptions", 0),
         head.hang_count > 0,
-        tuple([HangRow(hang.start_us, head.id, hang.end_us, hang.outcome) for hang in head.hangs]),
+        tuple([_hang_row(hang, head.id, machine) for hang in head.hangs]),
         tuple(_cut(head.suspensions, created, end)) if head.suspensions else (),
     )
 
@@ -87,6 +93,11 @@ def glanced_facts_of(seen: Summary) -> Facts | Plain:
     if status == "ended" and not unknown:
         return created, seen.id, machine, end
     return Facts(created, seen.id, machine, end, status, unknown, 0, False, (), ())
+
+
+def _hang_row(hang: Hang, session_id: str, machine: str) -> HangRow:
+    signature, title = sys.intern(hang.signature or ""), sys.intern(hang.title or "")
+    return HangRow(hang.start_us, session_id, hang.end_us, hang.outcome, machine, signature, title)
 
 
 def _cut(spans: Iterable[Suspension], created: int, end: int) -> Iterator[Suspension]:

@@ -1,7 +1,13 @@
 """Crash groups, hangs and events, as the query layer gives them."""
 
+from collections import defaultdict
+
 import pytest
+from fleet import seed
 from querying import MINUTE, US, ask, rows
+
+from datacat.store import Query
+from datacat.wire.times import rfc3339
 
 STACK = ['  File "/x/load.py", line 1, in load', "KeyError: 'a'"]
 
@@ -98,6 +104,33 @@ def test_hangs_by_length_and_by_group(server):
     assert max(row["ttr_max"] or 0 for row in series) == 400
     (summary,) = rows(server, "summary")
     assert (summary["hangs"], summary["recovered"], summary["ttr_p50"]) == (5, 4, 37.5)
+
+
+@pytest.mark.parametrize(("path", "version"), [("crashes", ""), ("hangs/groups", ""), ("hangs/groups", "2.4.0")])
+def test_groups_are_what_the_heads_of_all_sessions_tell(server, path, version):
+    seed(server.store, server.now_us, sessions=400, long_events=0)
+    since = server.now_us - 5 * 24 * 60 * MINUTE
+    ever, inside = defaultdict(list), defaultdict(list)
+    for head in server.store.heads(Query(limit=1000)).heads:
+        found = [(hang.start_us, hang.signature) for hang in head.hangs]
+        if path == "crashes":
+            found = [(head.ended_at, head.crash.signature)] if head.status == "crashed" else []
+        for t, signature in found:
+            ever[signature].append((t, head))
+            if t >= since and version in ("", head.version):
+                inside[signature].append((t, head))
+    told = {row["signature"]: row for row in rows(server, path, version=version, **{"from": "-5d"})}
+    assert told.keys() == inside.keys()
+    for signature, row in told.items():
+        heads = [head for _, head in inside[signature]]
+        assert row["count"] == len(heads)
+        assert row["sessions"] == len({head.id for head in heads})
+        assert row["machines"] == len({head.machine_id for head in heads})
+        assert row["example_session"] == max(inside[signature], key=lambda one: one[0])[1].id
+        assert row["versions"] == len({head.version for _, head in ever[signature]})
+        assert row["first_seen_at"] == rfc3339(min(t for t, _ in ever[signature]))
+        assert row["last_seen_at"] == rfc3339(max(t for t, _ in ever[signature]))
+        assert row["new"] is all(t >= since for t, _ in ever[signature])
 
 
 @pytest.fixture

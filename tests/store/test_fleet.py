@@ -7,8 +7,8 @@ from storing import opened, put, sid
 from datacat.store import Query
 from datacat.store.fleet import Fleet
 from datacat.store.memory import MemoryStore
-from datacat.store.shelf import Facts, Shelf, facts_of, glanced_facts_of
-from datacat.wire.records import Close, Event, Verdict
+from datacat.store.shelf import Facts, HangRow, Shelf, facts_of, glanced_facts_of
+from datacat.wire.records import HUNG_EVENT, Close, Event, Verdict
 
 COLUMNS = tuple(name for name in Shelf.__slots__ if not name.startswith("_"))
 
@@ -42,7 +42,7 @@ def random_changes(store, rng, steps):
             alive.append(session)
             continue
         session = rng.choice(alive)
-        match rng.randrange(8):
+        match rng.randrange(9):
             case 0:
                 put(store, session, Close(t=t))
             case 1:
@@ -55,6 +55,9 @@ def random_changes(store, rng, steps):
             case 5:
                 reason = rng.choice(["unknown", "signal"])
                 put(store, session, Verdict(t=t, status=rng.choice(["crashed", "abnormal"]), reason=reason))
+            case 6:
+                stack = [f'  File "/x/m{rng.randrange(3)}.py", line 1, in f']
+                put(store, session, Event(t=t, name=HUNG_EVENT, stacktrace=stack))
             case _:
                 put(store, session, Event(t=t, name="x"), received_us=t)
 
@@ -117,3 +120,24 @@ def test_a_glance_at_a_session_without_exception_hang_and_suspension_fills_a_she
                 assert content({"": Shelf([told])}) == content({"": Shelf([facts_of(head)])})
                 seen.add((type(told), head.status))
     assert {(tuple, "ended"), (Facts, "active"), (Facts, "crashed"), (Facts, "abnormal")} <= seen
+
+
+def test_a_hang_has_its_group_as_soon_as_its_stack_is_known():
+    store = MemoryStore()
+    put(store, sid(1), opened(t=100, machine_id="m1"), Verdict(t=200, status="hung"))
+    with store.fleet.reading() as shelves:
+        assert shelves["editor", "1"].hangs == [HangRow(200, sid(1), 0, "ongoing", "m1")]
+    put(store, sid(1), Event(t=205, name=HUNG_EVENT, stacktrace=['  File "/x/a.py", line 1, in wait']))
+    (told,) = store.head(sid(1)).hangs
+    with store.fleet.reading() as shelves:
+        (row,) = shelves["editor", "1"].hangs
+        assert row == HangRow(200, sid(1), 0, "ongoing", "m1", told.signature, "hang in wait (a.py)")
+
+
+def test_sessions_of_a_machine_share_one_text_of_its_id():
+    store = MemoryStore()
+    for number in (1, 2):
+        put(store, sid(number), opened(t=100, machine_id=f"machine-{number - number}"))
+    with store.fleet.reading() as shelves:
+        one, two = shelves["editor", "1"].machines
+        assert one is two

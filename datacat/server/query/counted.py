@@ -11,7 +11,7 @@ from datacat.server.query.health import TIME, dimensions, filled
 from datacat.server.query.rolled import biggest, cut, gather
 from datacat.server.query.shape import Column, Result, Row
 from datacat.server.query.spans import buckets
-from datacat.store.shelf import Shelf
+from datacat.store.shelf import HangRow, Shelf
 
 BY = ("name", "category", "severity", "product", "version", "exception")
 COUNT = Column("count", "integer", "events")
@@ -115,11 +115,11 @@ def _release(key: tuple[str, str], shelf: Shelf, asked: Asked) -> Row | None:
     return _mark("release", first, None, f"{key[0]} {key[1]}", "first session of this version", key, "-".join(key))
 
 
-def _hang(key: tuple[str, str], hang: tuple[int, str, int, str], asked: Asked) -> Row | None:
-    start, session_id, end, outcome = hang
-    if not asked.span.start <= start < asked.span.stop:
+def _hang(key: tuple[str, str], hang: HangRow, asked: Asked) -> Row | None:
+    if not asked.span.start <= hang.start < asked.span.stop:
         return None
-    return _mark("hang", start, end or None, f"{key[0]} hung", outcome, key, f"{session_id}-{start}")
+    name = f"{hang.id}-{hang.start}"
+    return _mark("hang", hang.start, hang.end or None, f"{key[0]} hung", hang.outcome, key, name)
 
 
 def _spikes(shelves: list[Shelf], asked: Asked) -> list[Row]:

@@ -1,19 +1,21 @@
 """Crash groups and hang groups: how often, since which version, and which ones are new or have come back."""
 
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import NamedTuple
 
-from datacat.server.query.asked import Asked
-from datacat.server.query.cohorts import passes
+import msgspec
+
+from datacat.server.query.asked import Asked, Filter
+from datacat.server.query.cohorts import is_plain, passes
 from datacat.server.query.columns import quantile
 from datacat.server.query.ground import Ground
 from datacat.server.query.ordering import newest_version, ordered
 from datacat.server.query.shape import Column, Result, Row
 from datacat.server.query.spans import US, Span
-from datacat.store import Fleet, Head
+from datacat.store import Fleet
 from datacat.store.fleet import Shelves
-from datacat.store.shelf import machine_of
 from datacat.wire.times import rfc3339
 
 MIN_SESSIONS_WITHOUT = 20
@@ -45,11 +47,14 @@ HANGS = (
 )
 
 
-class Failure(NamedTuple):
-    """One crash or hang; head is its session's, or what Fleet.glance shows of it, seconds how long a hang took."""
+class Failure(msgspec.Struct, gc=False):
+    """One crash or hang of a session; seconds is how long a hang took."""
 
     t: int
-    head: Head
+    session: str
+    product: str
+    version: str
+    machine: str
     signature: str
     title: str
     type: str
@@ -57,27 +62,15 @@ class Failure(NamedTuple):
     outcome: str = ""
 
 
-@dataclass(slots=True)
-class _Group:
-    """What is known of a group of all time, and its failures in the span, oldest first."""
+class _Group(NamedTuple):
+    """The failures of a group of all time, and those in the span that pass all filters; both oldest first."""
 
-    product: str
-    first: Failure
-    last: Failure
-    inside: list[Failure] = field(default_factory=list)
-    versions: dict[str, int] = field(default_factory=dict)
-    """When each version first had it."""
+    ever: list[Failure]
+    inside: list[Failure]
 
-    def add(self, failure: Failure, span: Span) -> None:
-        """Count one more."""
-        if failure.t < self.first.t:
-            self.first = failure
-        if failure.t >= self.last.t:
-            self.last = failure
-        version = failure.head.version
-        self.versions[version] = min(failure.t, self.versions.get(version, failure.t))
-        if span.start <= failure.t < span.stop:
-            self.inside.append(failure)
+    def versions(self) -> dict[str, int]:
+        """Return when each version first had it."""
+        return {failure.version: failure.t for failure in reversed(self.ever)}
 
 
 def crashes(asked: Asked, ground: Ground) -> Result:
@@ -92,10 +85,11 @@ def hang_groups(asked: Asked, ground: Ground) -> Result:
 
 def listed(asked: Asked, ground: Ground, *, hangs: bool) -> tuple[list[Row], dict[str, list[Failure]]]:
     """Return the rows of groups in the order asked for, and for each group its failures in the span, oldest first."""
-    fleet = ground.store.fleet
+    fleet, wanted = ground.store.fleet, asked.values.get("signature") or None
     with fleet.reading() as shelves:
         mine = {key: shelf for key, shelf in shelves.items() if asked.sees_product(key[0])}
-        groups = _grouped(_hangs_of(fleet, mine, asked.now_us) if hangs else crashes_of(fleet, mine), asked)
+        found = _hangs_of(mine, wanted, asked.now_us) if hangs else _crashes_of(fleet, mine, wanted)
+        groups = _grouped(found, asked, fleet)
         sizes = _sizes(mine)
     rows = []
     for signature, group in groups.items():
@@ -103,7 +97,7 @@ def listed(asked: Asked, ground: Ground, *, hangs: bool) -> tuple[list[Row], dic
         row = _row(signature, group, sizes, asked, f"{ground.public_url}/{path}/{signature}")
         if asked["new"] and not row["new"]:
             continue
-        rows.append({**row, **(_of_hangs(group) if hangs else {"type": group.last.type})})
+        rows.append({**row, **(_of_hangs(group) if hangs else {"type": group.ever[-1].type})})
     page = ordered(rows, HANGS if hangs else CRASHES, asked["sort"], ("product", "signature"))[: asked["limit"]]
     return page, {row["signature"]: groups[row["signature"]].inside for row in page}
 
@@ -117,68 +111,78 @@ def _of_hangs(group: _Group) -> Row:
     }
 
 
-def crashes_of(fleet: Fleet, shelves: Shelves) -> Iterator[Failure]:
-    """Yield every crash of some shelves; the caller holds the fleet."""
-    for shelf in shelves.values():
+def _crashes_of(fleet: Fleet, shelves: Shelves, wanted: Filter | None) -> Iterator[Failure]:
+    """Yield every crash of some shelves whose signature is wanted (None: any); the caller holds the fleet."""
+    for (product, version), shelf in shelves.items():
         for row in shelf.crashed:
-            head = fleet.glance(row.id)
-            crash = head.crash if head is not None else None
-            if head is not None and crash is not None:
-                yield Failure(row.end, head, crash.signature, crash.title, crash.type)
+            seen = fleet.glance(row.id)
+            crash = seen.crash if seen is not None else None
+            if crash is not None and (wanted is None or wanted.passes(crash.signature)):
+                signature, title = crash.signature, crash.title
+                yield Failure(row.end, row.id, product, version, row.machine, signature, title, crash.type)
 
 
-def _hangs_of(fleet: Fleet, shelves: Shelves, now_us: int) -> Iterator[Failure]:
-    for shelf in shelves.values():
-        for session_id in {row.id for row in shelf.hangs}:
-            head = fleet.glance(session_id)
-            for hang in head.hangs if head else ():
-                if head is not None and hang.signature and hang.title:
-                    seconds = max(0, (hang.end_us or now_us) - hang.start_us) / US
-                    yield Failure(hang.start_us, head, hang.signature, hang.title, "hang", seconds, hang.outcome)
+def _hangs_of(shelves: Shelves, wanted: Filter | None, now_us: int) -> Iterator[Failure]:
+    """Yield every hang with a known stack, likewise."""
+    for (product, version), shelf in shelves.items():
+        for start, session, end, outcome, machine, signature, title in shelf.hangs:
+            if signature and (wanted is None or wanted.passes(signature)):
+                seconds = max(0, (end or now_us) - start) / US
+                yield Failure(start, session, product, version, machine, signature, title, "hang", seconds, outcome)
 
 
-def _grouped(failures: Iterable[Failure], asked: Asked) -> dict[str, _Group]:
-    """Return the groups with a failure in the span that passes all filters; versions and first seen are of all time."""
-    groups: dict[str, _Group] = {}
-    wanted = asked.values.get("signature")
+def _grouped(failures: Iterable[Failure], asked: Asked, fleet: Fleet) -> dict[str, _Group]:
+    """Return the groups with a failure in the span that passes all filters."""
+    ever: dict[str, list[Failure]] = {}
     for failure in failures:
-        if wanted and not wanted.passes(failure.signature):
-            continue
-        group = groups.get(failure.signature)
-        if group is None:
-            group = groups[failure.signature] = _Group(failure.head.product, failure, failure)
-        group.add(failure, asked.span)
-    for group in groups.values():
-        group.inside = sorted((one for one in group.inside if passes(asked, one.head)), key=lambda one: one.t)
-    return {signature: group for signature, group in groups.items() if group.inside}
+        ever.setdefault(failure.signature, []).append(failure)
+    # The shelves have settled the product; which versions ever had it does not depend on the versions asked for.
+    deeper = not is_plain(asked) or "version" in asked.filters
+    groups: dict[str, _Group] = {}
+    for signature, some in ever.items():
+        some.sort(key=_time)
+        inside = some[bisect_left(some, asked.span.start, key=_time) : bisect_left(some, asked.span.stop, key=_time)]
+        if deeper:
+            seen = [fleet.glance(failure.session) for failure in inside]
+            inside = [one for one, head in zip(inside, seen, strict=True) if head is not None and passes(asked, head)]
+        if inside:
+            groups[signature] = _Group(some, inside)
+    return groups
+
+
+_time = attrgetter("t")
 
 
 def _sizes(shelves: Shelves) -> dict[str, dict[str, int]]:
-    """Return how many sessions each version of each product has."""
+    """Return how many sessions each version of each product has, the oldest version first."""
     sizes: dict[str, dict[str, int]] = {}
     for (product, version), shelf in shelves.items():
         sizes.setdefault(product, {})[version] = len(shelf)
-    return sizes
+    return {
+        product: {version: some[version] for version in reversed(newest_version(some))}
+        for product, some in sizes.items()
+    }
 
 
 def _row(signature: str, group: _Group, sizes: Mapping[str, Mapping[str, int]], asked: Asked, url: str) -> Row:
-    versions = newest_version(group.versions)
-    newest = group.inside[-1].head
+    had = group.versions()
+    versions = newest_version(had)
+    last = group.ever[-1]
     return {
         "signature": signature,
-        "title": group.last.title,
-        "product": group.product,
+        "title": last.title,
+        "product": last.product,
         "count": len(group.inside),
-        "sessions": len({failure.head.id for failure in group.inside}),
-        "machines": len({machine_of(failure.head) for failure in group.inside} - {""}),
+        "sessions": len({failure.session for failure in group.inside}),
+        "machines": len({failure.machine for failure in group.inside} - {""}),
         "first_version": versions[-1],
         "last_version": versions[0],
         "versions": len(versions),
-        "first_seen_at": rfc3339(group.first.t),
-        "last_seen_at": rfc3339(group.last.t),
-        "new": asked.span.start <= group.first.t < asked.span.stop,
-        "regressed": regressed(group.versions, sizes[group.product], asked.span),
-        "example_session": newest.id,
+        "first_seen_at": rfc3339(group.ever[0].t),
+        "last_seen_at": rfc3339(last.t),
+        "new": asked.span.start <= group.ever[0].t < asked.span.stop,
+        "regressed": regressed(had, sizes[last.product], asked.span),
+        "example_session": group.inside[-1].session,
         "web_url": url,
     }
 
@@ -186,10 +190,10 @@ def _row(signature: str, group: _Group, sizes: Mapping[str, Mapping[str, int]], 
 def regressed(seen: Mapping[str, int], sizes: Mapping[str, int], span: Span) -> bool:
     """Return whether a failure came back in the span: first seen in a version newer than one without it.
 
-    seen tells when each version first had it, sizes how many sessions each version of the product has.
+    seen tells when each version first had it, sizes how many sessions each version has, the oldest first.
     """
     had = without = False
-    for version in reversed(newest_version(sizes)):
+    for version in sizes:
         if version in seen:
             if without and span.start <= seen[version] < span.stop:
                 return True

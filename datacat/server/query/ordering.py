@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 from datacat.server.problems import Refusal
@@ -12,6 +13,7 @@ _PARTS = re.compile(r"\d+|[A-Za-z]+")
 _BEFORE_RELEASE = {"dev": -5, "a": -4, "alpha": -4, "b": -3, "beta": -3, "c": -2, "pre": -2, "preview": -2, "rc": -2}
 
 
+@lru_cache(maxsize=4096)
 def version_key(version: str) -> VersionKey:
     """Return a key that orders versions: numbers by value, alpha < beta < rc < the release < anything appended.
 

@@ -10,7 +10,7 @@ from datacat.server.query.ordering import newest_version
 from datacat.server.query.spans import US, Span
 from datacat.server.ui import session
 from datacat.server.ui.frame import Asker
-from datacat.store import Head, Store
+from datacat.store import Store
 from datacat.wire.times import rfc3339
 
 KINDS = {"crashes": "crashes", "hangs": "hangs/groups"}
@@ -50,15 +50,16 @@ def group(asker: Asker, store: Store, kind: str, signature: str) -> dict[str, An
     if not found:
         return None
     row, failed = found[0], members[found[0]["signature"]]
-    last = {one.head.id: one for one in failed}  # of several hangs of a session the newest one
-    newest = sorted(last.values(), key=lambda one: -one.head.created_at)[:SESSIONS]
+    last = {one.session: one for one in failed}  # of several hangs of a session the newest one
+    heads = [head for head in map(store.fleet.glance, last) if head is not None]
+    newest = sorted(heads, key=lambda head: -head.created_at)[:SESSIONS]
     of_versions: dict[str, list[int]] = {}
     for one in last.values():
-        of_versions.setdefault(one.head.version, []).append(one.t)
+        of_versions.setdefault(one.version, []).append(one.t)
     return {
         **row,
         "chart": chart(failed, Span(asker.now_us - WEEKS * _WEEK_US, asker.now_us + 1), WEEKS),
-        "newest": [_session(one.head, asker.now_us) for one in newest],
+        "newest": [_session(head, asker.now_us) for head in newest],
         "by_version": [
             {
                 "version": version,
@@ -67,12 +68,12 @@ def group(asker: Asker, store: Store, kind: str, signature: str) -> dict[str, An
             }
             for version in newest_version(of_versions)
         ],
-        "hosts": Counter(one.head.hostname or "unnamed" for one in last.values()).most_common(HOSTS),
+        "hosts": Counter(head.hostname or "unnamed" for head in heads).most_common(HOSTS),
         "stack": _stack(store, row["example_session"], kind),
     }
 
 
-def _session(head: Head, now_us: int) -> dict[str, Any]:
+def _session(head: Any, now_us: int) -> dict[str, Any]:
     lasted_us = max(0, (head.ended_at or now_us) - head.created_at)
     return {
         "id": head.id,

@@ -17,7 +17,7 @@ from datacat.server.query.summary import chosen
 from datacat.server.query.table import TABLE
 from datacat.server.router import Answer, Request
 from datacat.server.ui.assets import Assets
-from datacat.server.ui.words import FILTERS, bars, measured, written
+from datacat.server.ui.words import FILTERS, measured, spark, written
 
 PLACES = (
     ("/", "Overview"),
@@ -54,7 +54,7 @@ class Templates:
         )
         self._environment.filters.update(FILTERS)
         self._environment.globals.update(
-            asset=assets.address, release=__version__, places=PLACES, written=written, bars=bars, measured=measured
+            asset=assets.address, release=__version__, places=PLACES, written=written, spark=spark, measured=measured
         )
 
     def page(self, template: str, place: str, token: str = "", **values: Any) -> Answer:

@@ -1,7 +1,7 @@
 """Numbers, times and ends of sessions as people read them. Pure; filters of the templates."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -145,11 +145,24 @@ def _hangs(head: Head, hangs_now: bool) -> str:
     return f"; hung {often} for {duration(head.hang_seconds)} before"
 
 
-def bars(heights: Sequence[float], most: float) -> str:
-    """Return the path of a small bar chart, 4 wide by bar and 32 high."""
-    return "".join(
-        f"M{at * 4} 32V{32 - 32 * height / most:.1f}h3V32z" for at, height in enumerate(heights) if height and most
-    )
+class Spark(NamedTuple):
+    """A small bar chart: how wide it is, and the paths of its bars and of the bad part of each."""
+
+    width: int
+    bars: str
+    bad: str
+
+
+def spark(points: Sequence[tuple[float, float]]) -> Spark:
+    """Return the chart of (how many, how many of them are bad) one after the other; 4 wide by bar and 32 high."""
+    wholes, bads = [whole for whole, _ in points], [bad for _, bad in points]
+    most = max(wholes, default=0)
+    return Spark(4 * max(1, len(points)), _bars(wholes, most), _bars(bads, most))
+
+
+def _bars(heights: Sequence[float], most: float) -> str:
+    bars = [f"M{at * 4} 32V{32 - 32 * height / most:.1f}h3V32z" for at, height in enumerate(heights) if height]
+    return "".join(bars)
 
 
 def measured(value: float | None, unit: str | None) -> str:

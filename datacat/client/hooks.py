@@ -14,7 +14,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from datacat.client import guard, live, stacks
+from datacat.client import guard, live, reserve, stacks
 from datacat.wire import hangs, layout
 
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ def install(session: "Session", *, exceptions: bool, crashes: bool) -> None:
     """Let a session see exceptions and crashes."""
     live.in_child(_forget)
     if exceptions:
+        reserve.take()
         _sessions.append(session)
         if "sys" not in _chained:
             _chained["sys"] = sys.excepthook
@@ -54,6 +55,7 @@ def remove(session: "Session") -> None:
     stacks.remove(session.journal_folder)
     if _sessions:
         return
+    reserve.give()
     if sys.excepthook is _on_exception:
         sys.excepthook = _chained.pop("sys")
     if threading.excepthook is _on_thread_exception:
@@ -84,19 +86,26 @@ def watch_asyncio() -> None:
 def _on_exception(
     kind: type[BaseException], error: BaseException, traceback: TracebackType | None, *rest: object
 ) -> None:
+    reserve.give()
+    ends = False
     try:
         if not isinstance(error, (KeyboardInterrupt, SystemExit)):
             ends = threading.current_thread() is threading.main_thread() and _is_outermost()
             for session in tuple(_sessions):
-                _record(session, error.with_traceback(traceback), "critical" if ends else "error", {})
                 if ends:
-                    session.fatal = error
+                    session.fatal = error  # before its event, which may fail
+                _record(session, error.with_traceback(traceback), "critical" if ends else "error", {})
     except Exception as mistake:  # the app's own hook must run
         guard.swallowed(mistake)
-    _chained.get("sys", sys.__excepthook__)(kind, error, traceback, *rest)
+    try:
+        _chained.get("sys", sys.__excepthook__)(kind, error, traceback, *rest)
+    finally:
+        if not ends:
+            _put_by_again()
 
 
 def _on_thread_exception(args: Any) -> None:
+    reserve.give()
     try:
         if args.exc_value is not None and not isinstance(args.exc_value, SystemExit):
             thread = args.thread.name if args.thread is not None else ""
@@ -104,7 +113,16 @@ def _on_thread_exception(args: Any) -> None:
                 _record(session, args.exc_value, "error", {"thread": thread})
     except Exception as mistake:  # the app's own hook must run
         guard.swallowed(mistake)
-    _chained.get("threading", threading.__excepthook__)(args)
+    try:
+        _chained.get("threading", threading.__excepthook__)(args)
+    finally:
+        _put_by_again()
+
+
+def _put_by_again() -> None:
+    """Put the reserve by for the next one, when there is room by now."""
+    if _sessions:
+        reserve.take()
 
 
 def _on_unraisable(args: Any) -> None:

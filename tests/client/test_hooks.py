@@ -1,4 +1,5 @@
 import signal
+import sys
 
 import pytest
 from client_helpers import run_app, sessions, written
@@ -36,6 +37,30 @@ def test_an_exception_that_ends_the_app_is_an_event_and_told_by_the_closing(tmp_
     assert event.source_function == "f"
     assert event.stacktrace[-1] == "ValueError: boom"
     assert (closing.exception_type, closing.exception_msg, closing.exit_code) == ("ValueError", "boom", 1)
+
+
+USED_UP = """
+import resource
+with open("/proc/self/statm") as file:
+    taken = int(file.read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (taken + (16 << 20),) * 2)
+hog, size = [], 1 << 20
+while size >= 16:
+    try:
+        hog.append(bytearray(size))
+    except MemoryError:
+        size //= 2
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="capability: only here the address space can be limited")
+@pytest.mark.parametrize("error", ["MemoryError", "ValueError"])
+def test_an_exception_is_told_of_an_app_that_has_not_a_byte_left(tmp_path, error):
+    app, found = ended(tmp_path, USED_UP + f"raise {error}\n")
+    assert app.returncode == 1
+    event, closing = found
+    assert (event.name, event.exception_type) == ("unhandled_exception", error)
+    assert (closing.exception_type, closing.exit_code) == (error, 1)
 
 
 @pytest.mark.parametrize("way", ["raise KeyboardInterrupt", "sys.exit(3)", "sys.exit('words')", "raise SystemExit"])

@@ -102,9 +102,14 @@ thread = threading.Thread(target=deeper); thread.start(); thread.join()
 _MEMORY = """
 import resource
 resource.setrlimit(resource.RLIMIT_AS, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 + (400 << 20),) * 2)
-hog = []
+hog, size = [], 8 << 20
 while True:
-    hog.append(bytearray(8 << 20))
+    try:
+        hog.append(bytearray(size))
+    except MemoryError:
+        if size < 64:  # not a byte is left
+            raise
+        size //= 2
 """
 _HOG = "hog = []\nwhile True:\n    hog.append(bytearray(b'x' * (8 << 20)))"
 _CPU = "import resource\nresource.setrlimit(resource.RLIMIT_CPU, (1, 5))\nwhile True: pass"

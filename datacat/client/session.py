@@ -56,7 +56,7 @@ class Session:
         self._lock = threading.RLock()  # a signal handler may call any method while another one runs
         self._looking = threading.Lock()
         self._looked_us, self._look_at_us = meta.created_us, 0  # a clock set back must not put the next look off
-        self._ended, self._written_asked = False, 0
+        self._ended, self._written_asked, self._renew_ns = False, 0, 0
         self._watched = (0.0, False, False)
         self._monitor: Any = None
         self.fatal: BaseException | None = None
@@ -221,7 +221,7 @@ class Session:
         """Say that the app is alive. The first call makes the session one that can be called hung."""
         now = _awake_ns()
         slots = self._slots
-        if now - slots[0] > _BEAT_STEP_NS:
+        if now >= self._renew_ns:
             self._beat_slowly(now)
         slots[0] = now
 
@@ -263,7 +263,7 @@ class Session:
     def resume_heartbeat_monitoring(self) -> None:
         """Be watched again; the clock starts anew."""
         if self._watched[1]:
-            self._slots[0] = 0
+            self._renew_ns = 0
             self.heartbeat()
         self._watch(self._watched[0], on=self._watched[1], paused=False)
 
@@ -371,7 +371,7 @@ class Session:
     def _beat_slowly(self, now_ns: int) -> None:
         try:
             self._slots[1] = t = _now_ns() // 1000
-            self._slots[0] = now_ns
+            self._slots[0], self._renew_ns = now_ns, now_ns + _BEAT_STEP_NS
             if not self._watched[1]:
                 self._watch(self._watched[0], on=True, paused=self._watched[2])
             if not self._looked_us <= t < self._look_at_us:

@@ -377,6 +377,18 @@ def test_a_heartbeat_is_in_the_slot_when_the_call_returns(session):
     assert layout.unpack_beat(slot.read_bytes()).awake_ns > first.awake_ns
 
 
+def test_beats_that_come_fast_keep_the_unix_time_of_the_last_one_to_a_tenth_of_a_second(session, monkeypatch):
+    start_us, now_ns = session.meta.created_us, 1_000_000_000
+    monkeypatch.setattr(client_session, "_awake_ns", lambda: now_ns)
+    monkeypatch.setattr(client_session, "_now_ns", lambda: start_us * 1000 + now_ns)
+    for _ in range(200):
+        now_ns += 16_000_000
+        session.heartbeat()
+        beat = layout.unpack_beat((session.journal_folder / layout.BEAT_FILE).read_bytes())
+        assert beat.awake_ns == now_ns
+        assert 0 <= start_us + now_ns // 1000 - beat.unix_us <= 100_000
+
+
 def test_monitoring_says_its_timeout_pauses_and_ends(session):
     slot = session.journal_folder / layout.BEAT_FILE
 

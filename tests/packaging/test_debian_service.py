@@ -285,12 +285,12 @@ def test_backups_come_into_a_folder_that_the_unit_opens_and_are_restored(machine
     name = f"/srv/backups/{made[0].parent.name}"
     assert "sound" in machine.run("datacat", "store", "check", "--data-dir", name).stdout
     # By hand, as root, while the server runs; then the way back.
-    machine.run("datacat", "store", "backup", "/root/copy")
+    machine.run("datacat", "store", "backup", "/srv/copy")
     machine.run("systemctl", "stop", "datacat-server")
     machine.run(
         "sh", "-c", "mv /var/lib/datacat /var/lib/old; install -d -o datacat -g datacat -m 700 /var/lib/datacat"
     )
-    machine.run("datacat", "store", "restore", "/root/copy")
+    machine.run("datacat", "store", "restore", "/srv/copy")
     machine.run("systemctl", "start", "datacat-server")
     assert len(machine.get("/api/sessions?product=kept")["sessions"]) == 1
 

@@ -42,10 +42,12 @@ def events_timeseries(asked: Asked, ground: Ground) -> Result:
     columns = [TIME, *dimensions(by), COUNT, SESSIONS]
     if not buckets_.starts:
         return Result(columns, [])
+    levels = tuple(f"level:{word}" for word in asked["severity"])  # what is not asked for need not be gathered
+    all_by = (*found_by, *also)
     found = gather(
-        asked, ground, ("event",), asked["name"], (*found_by, *also), bucketed=buckets_, distributions=False
+        asked, ground, ("event",), asked["name"], all_by, bucketed=buckets_, tags=levels, distributions=False
     )  # fmt: skip
-    places = {name: at for at, name in enumerate((*found_by, *also))}
+    places = {name: at for at, name in enumerate(all_by)}
     counts: dict[tuple[int, tuple[str, ...]], int] = {}
     sessions: dict[tuple[int, tuple[str, ...]], set[str]] = {}
     sizes: dict[tuple[str, ...], float] = {}

@@ -2,22 +2,22 @@
 
 Two processes with the same program never lie alike in memory, and one may for that alone take some per cent more than
 the other for all its life. So each round starts new ones: two that are watched and two that are not. They work one at
-a time on one processor, in turns of some 50 ms and in an order that goes forth and back, so that what warms up, slows
-down or is busy beside them falls on all alike. What counts is the CPU time of all threads of a process, in its own
-turns. A round has one number: the mean logarithm of the two watched ones less that of the other two, by the median of
-its cycles. Of all rounds the mean is taken, without the most extreme tenth at either end, and an interval in which it
-lies with 95 % (bootstrap over rounds). The two that are not watched are compared in the same way: that must be nothing,
-and shows what the method itself cannot tell. --burden puts that much more work on one of them; then it must be found.
+a time on one processor, a frame of some 10 ms each, in an order that goes forth and back, so that what warms up, slows
+down or is busy beside them falls on all alike; each has worked a frame more just before, so that the caches are its
+own. What counts is the CPU time of all threads of a process in its own frames. A round has one number: the mean
+logarithm of the two watched ones less that of the other two. Of all rounds the mean is taken, without the most extreme
+tenth at either end, and an interval in which it lies with 95 % (bootstrap over rounds). The two that are not watched
+are compared in the same way: that must be nothing, and shows what the method itself cannot tell. --burden puts that
+much more work on one of them; then it must be found.
 
-The app works at full speed, in frames of some 10 ms. For each it beats and sets a gauge, for each tenth it logs an
-event and changes its state: 100 beats, 100 measurements, 10 events and 10 changes for each second of its CPU time.
-That is a game, or an editor while one types. Most programs say less in such a second; one that says more pays for what
-it says (`scripts/bench client` has the price of a call).
+The app works at full speed. For each frame it beats and sets a gauge, for each tenth it logs an event and changes its
+state: 100 beats, 100 measurements, 10 events and 10 changes for each second of its CPU time. That is a game, or an
+editor while one types. Most programs say less in such a second; one that says more pays for what it says
+(`scripts/bench client` has the price of a call).
 
-It has imported what a program with files, settings and HTTP has. That matters: Python's garbage collector walks over
-all that was ever imported, so whatever is imported makes the app's own work a little slower, the more so the less there
-was before. --small is a script that has imported nothing but json; --other NAME,... lets it import these instead of
-being watched, to compare.
+It has imported what a program with files, settings and HTTP has, and all of it from compiled files, as installed
+packages are: what a start compiles anew leaves the memory in pieces, which fill more of the caches. --small is a script
+that has imported nothing but json; --other NAME,... lets it import these instead of being watched, to compare.
 """
 
 import argparse
@@ -43,13 +43,12 @@ import psutil
 MOST_PERCENT = 1.0
 CANNOT_TELL = 3
 """The exit status of --check when the interval is too wide: neither broken nor shown to hold."""
-FRAMES = 5
-"""Of one turn; each is some 10 ms of work of an app: parse, change, sort, write."""
-WARM_TURNS = 2
+WARM_TURNS = 10
 RESAMPLES = 10_000
 TRIMMED = 0.1
-ORDERS = ((0, 2, 3, 1), (1, 3, 2, 0), (2, 0, 1, 3), (3, 1, 0, 2))
-"""Who works when in a cycle: 0 and 1 are watched. In each the two kinds have the same middle."""
+ORDERS = ((0, 2, 3, 1), (2, 0, 1, 3), (1, 3, 2, 0), (3, 1, 0, 2))
+"""Who works when in a cycle: 0 and 1 are watched. In each the two kinds have the same middle; nobody works twice in a
+row, and all have waited equally long."""
 
 IMPORTS = (
     "argparse", "csv", "dataclasses", "datetime", "decimal", "email.message", "http.client", "logging", "pathlib",
@@ -60,8 +59,8 @@ DAEMON_S = 16.0
 
 APP = """
 import json, os, sys, threading, time
-kind, folder, cpu, frames, burden, *modules = sys.argv[1:]
-watched, cpu, frames, burden = kind == "watched", int(cpu), int(frames), float(burden)
+kind, folder, cpu, burden, *modules = sys.argv[1:]
+watched, cpu, burden = kind == "watched", int(cpu), float(burden)
 for module in modules:
     __import__(module)
 text = json.dumps([{"id": n, "name": f"row {n}", "values": list(range(n % 50))} for n in range(3000)])
@@ -89,18 +88,18 @@ else:
     print(0, flush=True)
 frame = 0
 for line in sys.stdin:
-    start_ns, main_ns, calls_ns = time.process_time_ns(), time.thread_time_ns(), 0
-    for _ in range(frames):
-        size = work()
-        frame += 1
-        before_ns = time.thread_time_ns()
-        if watched:
-            session.heartbeat()
-            session.log_gauge("frame.size", size, "By")
-            if frame % 10 == 0:
-                session.log_event("saved", data={"frame": frame, "size_bytes": size})
-                session.update_state({"document": {"frame": frame}})
-        calls_ns += time.thread_time_ns() - before_ns
+    work()
+    start_ns, main_ns = time.process_time_ns(), time.thread_time_ns()
+    size = work()
+    frame += 1
+    calls_ns = time.thread_time_ns()
+    if watched:
+        session.heartbeat()
+        session.log_gauge("frame.size", size, "By")
+        if frame % 10 == 0:
+            session.log_event("saved", data={"frame": frame, "size_bytes": size})
+            session.update_state({"document": {"frame": frame}})
+    calls_ns = time.thread_time_ns() - calls_ns
     if burden:
         until_ns = time.process_time_ns() + (time.process_time_ns() - start_ns) * burden / 100
         while time.process_time_ns() < until_ns:
@@ -116,7 +115,7 @@ class App:
     def __init__(self, kind: str, folder: Path, cpu: int, imports: Sequence[str], burden: float = 0.0) -> None:
         environ = {name: value for name, value in os.environ.items() if not name.startswith("DATACAT_")}
         self.process = subprocess.Popen(
-            [sys.executable, "-c", APP, kind, str(folder), str(cpu), str(FRAMES), str(burden), *imports],
+            [sys.executable, "-c", APP, kind, str(folder), str(cpu), str(burden), *imports],
             env={**environ, "PYTHONHASHSEED": "0"},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -147,7 +146,6 @@ class App:
         if self.daemon is not None:
             with contextlib.suppress(psutil.NoSuchProcess):
                 self.daemon.kill()
-                self.daemon.wait(10)
 
     def _answer(self) -> str:
         assert self.process.stdout is not None
@@ -218,8 +216,8 @@ def play(work: Work, cycles: int) -> Round:
             logs.append([took[index] for index in range(len(apps))])
     own = [each.ours_ns / each.all_ns for each in apps]
     return Round(
-        more_percent=percent(statistics.median((a + b) / 2 - (c + d) / 2 for a, b, c, d in logs)),
-        control_percent=percent(statistics.median(d - c for _, _, c, d in logs)),
+        more_percent=percent(statistics.fmean((a + b) / 2 - (c + d) / 2 for a, b, c, d in logs)),
+        control_percent=percent(statistics.fmean(d - c for _, _, c, d in logs)),
         own_percent=50 * (own[0] + own[1] - own[2] - own[3]),
         turn_ms=math.exp(statistics.median(each for took in logs for each in took)) / 1e6,
     )
@@ -276,7 +274,7 @@ def options_of() -> argparse.Namespace:
         "--check", action="store_true", help=f"exit 1 when it is more than promised, {CANNOT_TELL} when that is open"
     )
     parser.add_argument("--rounds", type=int, default=64, help="each of four new processes")
-    parser.add_argument("--cycles", type=int, default=12, help="turns of each process in a round")
+    parser.add_argument("--cycles", type=int, default=60, help="turns of each process in a round")
     parser.add_argument("--burden", type=float, default=0.0, help="percent more work for one that is not watched")
     parser.add_argument("--small", action="store_true", help="an app that has imported next to nothing")
     parser.add_argument("--other", default="", help="import these modules instead of being watched")

@@ -190,6 +190,17 @@ def test_groups_have_pages_with_a_stack_sessions_and_versions(server):
     assert server.get("/crashes?span=1y").status == 400
 
 
+def test_a_group_tells_its_oldest_and_newest_version_whichever_of_them_failed_last(server):
+    for version in ("1.0", "1.1", "1.0"):
+        session_id = server.session(version=version)
+        server.post(f"/api/sessions/{session_id}/crash", json={"reason": "exception"})
+        server.now_us += 1_000_000
+    (row,) = server.get("/api/query/crashes").json["rows"]
+    page = server.get(f"/crashes/{row['signature']}").body.decode()
+    assert "oldest version 1.0" in page
+    assert "newest version 1.1" in page
+
+
 def test_releases_are_compared_two_at_a_time(server):
     seed(server.store, server.now_us, long_events=0)
     page = server.get("/releases?product=editor&compare=2.4.0&compare=2.3.1").body.decode()

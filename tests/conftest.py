@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -53,3 +55,25 @@ def mixed_store(tmp_path_factory):
     from volume import make
 
     return make(tmp_path_factory.mktemp("mixed") / "store")
+
+
+@pytest.fixture(scope="session")
+def may_spy():
+    """Skip where py-spy may not read the memory of another process of the same user."""
+    from datacat.daemon import pyspy
+
+    program = pyspy.installed()
+    if program is None:
+        pytest.skip("py-spy is not installed; datacat[dev] has it")
+    app = subprocess.Popen(
+        [sys.executable, "-c", "print(flush=True); input()"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    try:
+        app.stdout.readline()
+        command = [program, "dump", "--json", "--nonblocking", "--pid", str(app.pid)]
+        ran = subprocess.run(command, capture_output=True, check=False, text=True)
+    finally:
+        app.communicate(b"\n")
+    if any(word in ran.stderr.lower() for word in ("permission", "not permitted")):
+        pytest.skip(f"capability: py-spy may not look into a process here: {ran.stderr.strip()}")
+    assert ran.returncode == 0, ran.stderr

@@ -4,8 +4,10 @@ It is asked without stopping the app (--nonblocking), and only when nothing else
 """
 
 import contextlib
+import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from typing import IO, Any
 
@@ -22,7 +24,7 @@ class PySpy:
     """Owns one run of py-spy at a time; nobody waits for it. Of the daemon's main thread."""
 
     def __init__(self, program: str | None = None) -> None:
-        self._program = program or shutil.which(PROGRAM)
+        self._program = program or installed()
         self._process: subprocess.Popen[bytes] | None = None
         self._output: IO[bytes] | None = None
 
@@ -60,6 +62,11 @@ class PySpy:
         output, self._output = self._output, None
         if output is not None:
             output.close()
+
+
+def installed() -> str | None:
+    """Return the path of py-spy: on PATH, else beside this interpreter, as in an environment that nobody activated."""
+    return shutil.which(PROGRAM) or shutil.which(PROGRAM, path=os.path.dirname(sys.executable))  # noqa: PTH120
 
 
 def parse(told: bytes) -> Stacks | None:

@@ -1,7 +1,6 @@
-"""Stacks by py-spy: its JSON, a program that stands for it, and the real one where it is installed."""
+"""Stacks by py-spy: its JSON, a program that stands for it, and the real one."""
 
 import json
-import shutil
 import stat
 import subprocess
 import sys
@@ -10,7 +9,7 @@ import pytest
 from helpers import eventually
 
 from datacat.daemon.dumps import Frame
-from datacat.daemon.pyspy import PySpy, parse
+from datacat.daemon.pyspy import PROGRAM, PySpy, installed, parse
 
 TOLD = [
     {
@@ -98,9 +97,19 @@ def test_one_that_does_not_end_is_ended(program):
     assert process.poll() is not None
 
 
-def test_the_real_one_sees_a_program_that_knows_nothing_of_us():
-    if not shutil.which("py-spy"):
-        pytest.skip("capability: py-spy is not installed")
+def test_it_is_found_on_the_path_and_else_beside_the_interpreter(tmp_path, monkeypatch):
+    for folder in ("path", "beside"):
+        (tmp_path / folder).mkdir()
+    monkeypatch.setenv("PATH", str(tmp_path / "path"))
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "beside" / "python"))
+    assert installed() is None
+    for folder in ("beside", "path"):
+        program = tmp_path / folder / PROGRAM
+        program.touch(mode=0o755)
+        assert installed() == str(program)
+
+
+def test_the_real_one_sees_a_program_that_knows_nothing_of_us(may_spy):
     code = "import time\ndef stuck():\n    print('up', flush=True)\n    time.sleep(60)\nstuck()"
     app = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
     spy = PySpy()
@@ -109,8 +118,6 @@ def test_the_real_one_sees_a_program_that_knows_nothing_of_us():
         spy.start(app.pid)
         process = spy._process
         eventually(lambda: process.poll() is not None)
-        if process.returncode:
-            pytest.skip("capability: py-spy may not look into a process here")
         stacks = spy.take()
         assert stacks.threads[0].frames[-1].function == "stuck"
     finally:

@@ -24,9 +24,9 @@ from datacat.wire.records import HUNG_EVENT, RESUMED_EVENT, SLOW_EVENT, SUSPENDE
 TIMEOUT_S = 1.0
 BEGIN = """
 import asyncio, ctypes, datacat, os, re, socket, subprocess, sys, threading, time
-folder, mode, timeout_s, slow_s = sys.argv[1], sys.argv[2], float(sys.argv[3]), float(sys.argv[4])
+folder, mode, timeout_s, slow_s, py_spy = *sys.argv[1:3], *map(float, sys.argv[3:5]), sys.argv[5] == "True"
 session = datacat.create_session("http://127.0.0.1:9", product="hangs", version="1.0", state_dir=folder,
-                                 settings={"linger_seconds": 0, "daemon_port": 0, "slow_seconds": slow_s,
+                                 settings={"linger_seconds": 0, "daemon_port": 0, "slow_seconds": slow_s, "py_spy": py_spy,
                                            "heartbeat_timeout_seconds": timeout_s})
 def tick():
     while True: time.sleep(0.05)
@@ -59,7 +59,8 @@ class Hang(NamedTuple):
     """cause: for the table. code: what the main thread does. verdict: what is said of it.
 
     hold: stop, trace or freeze, done from outside to an app that would go on; then verdict is the reason of the
-    suspension. stacks: in how many of the three samples there must be Python stacks, of an app that is watched.
+    suspension. stacks: in how many of the three samples there must be Python stacks, of an app that is watched and
+    without py-spy; with it there must be some in all three.
     """
 
     cause: str
@@ -125,9 +126,9 @@ def stall(folder: Path, seconds: float, slow_s: float) -> Seen:
         app.close()
 
 
-def hang(way: Hang, folder: Path, mode: str, timeout_s: float = TIMEOUT_S) -> Seen:
+def hang(way: Hang, folder: Path, mode: str, timeout_s: float = TIMEOUT_S, *, py_spy: bool = False) -> Seen:
     """Let a real app hang and return what its daemon makes of it. mode: loop, own or unasked. Raises: Impossible."""
-    app = _App(folder, way, mode, timeout_s, 5.0)
+    app = _App(folder, way, mode, timeout_s, 5.0, py_spy=py_spy)
     try:
         return app.held(way.hold, timeout_s) if way.hold else app.hung()
     finally:
@@ -135,13 +136,15 @@ def hang(way: Hang, folder: Path, mode: str, timeout_s: float = TIMEOUT_S) -> Se
 
 
 class _App:
-    def __init__(self, folder: Path, way: Hang, mode: str, timeout_s: float, slow_s: float) -> None:
+    def __init__(
+        self, folder: Path, way: Hang, mode: str, timeout_s: float, slow_s: float, *, py_spy: bool = False
+    ) -> None:
         environ = {name: value for name, value in os.environ.items() if not name.startswith("DATACAT_")}
         body = "".join(f"    {line}\n" for line in (way.code or "return").split("\n"))
         script = folder / "app.py"
         script.write_text(BEGIN + body + END)
         self.process = subprocess.Popen(
-            [sys.executable, str(script), str(folder), mode, str(timeout_s), str(slow_s)],
+            [sys.executable, str(script), str(folder), mode, str(timeout_s), str(slow_s), str(py_spy)],
             env=environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True,
         )  # fmt: skip
         assert self.process.stdout is not None

@@ -53,6 +53,20 @@ def test_of_an_app_that_only_beats_the_main_threads_stack_is_told_where_it_waits
     assert event.data["stacks_by"] == "signal"
 
 
+@pytest.mark.parametrize("mode", ["loop", "own", "unasked"])
+@pytest.mark.parametrize("way", [way for way in REAL if not way.stacks], ids=lambda way: way.cause)
+def test_with_py_spy_there_is_a_stack_where_the_app_cannot_write_its_own(tmp_path, may_spy, way, mode):
+    event = hang(way, tmp_path, mode, py_spy=True).event
+    check_dossier(event, "sleeping" if mode == "unasked" and way.code.startswith("while") else way.verdict, 3)
+    assert event.data["stacks_by"] == "py-spy"
+
+
+def test_with_py_spy_there_is_a_stack_of_a_busy_loop_in_an_app_that_only_beats(tmp_path, may_spy):
+    event = hang(REAL[0], tmp_path, "unasked", py_spy=True).event
+    check_dossier(event, REAL[0].verdict, 3)
+    assert event.data["stacks_by"] == "py-spy"
+
+
 @pytest.mark.parametrize("way", HELD, ids=lambda way: way.cause)
 def test_an_app_that_is_held_is_suspended_and_never_hung(tmp_path, way):
     try:

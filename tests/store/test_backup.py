@@ -147,7 +147,8 @@ def test_a_backup_of_a_store_at_work_has_all_that_was_acknowledged_before_and_no
     def work(thread):
         number = thread * 10_000
         try:
-            while not stop.is_set():
+            # Paced: on a fast disk the store would grow faster than it can be copied.
+            while not stop.wait(0.05):
                 number += 1
                 put(store, sid(number), opened(t=number))
                 for n in range(20):

@@ -4,9 +4,9 @@ from datacat.store import groups
 from datacat.wire.records import Event
 
 TRACE = [
-    '  File "/home/ann/editor/main.py", line 10, in main',
+    '  File "/opt/editor/main.py", line 10, in main',
     "    run()",
-    '  File "/home/ann/editor/load.py", line 33, in load_config',
+    '  File "/opt/editor/load.py", line 33, in load_config',
     "    json.loads(text)",
     '  File "/usr/lib/python3.12/json/decoder.py", line 354, in decode',
     "json.decoder.JSONDecodeError: no",
@@ -18,9 +18,7 @@ def exception(trace, kind="json.decoder.JSONDecodeError", **more):
 
 
 def test_folders_and_lines_of_another_machine_make_no_other_group():
-    other = [
-        line.replace("/home/ann/editor/", "C:\\Users\\bob\\editor\\").replace("line 33", "line 35") for line in TRACE
-    ]
+    other = [line.replace("/opt/editor/", "C:\\Users\\bob\\editor\\").replace("line 33", "line 35") for line in TRACE]
     assert groups.of_event("editor", exception(TRACE)) == groups.of_event("editor", exception(other))
 
 

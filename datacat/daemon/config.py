@@ -135,7 +135,7 @@ SETTINGS: dict[str, Setting] = {
         "auto, thread, off or " + ", ".join(hangs.SIGNALS),
         "how an app that hangs is made to write its stacks: by a signal (auto: SIGURG), only by itself, or not at all",
     ),
-    "py_spy": Setting(_flag, "true or false", "whether py-spy is asked, where it is installed and nothing else tells"),
+    "py_spy": Setting(_flag, "true or false", "whether an installed py-spy is asked when the app writes no stacks"),
     "max_batch_size": Setting(_whole(1, 10_000_000), "1 to 10000000", "records of the journal in one batch"),
     "enable_compression": Setting(_flag, "true or false", "whether batches are compressed (zstd)"),
     "tls_verify": Setting(_flag, "true or false", "whether the server's certificate is checked"),

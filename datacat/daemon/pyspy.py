@@ -1,14 +1,14 @@
 """Stacks by py-spy, where it is installed and may read the app's memory: for apps that cannot write their own.
 
-It is asked without stopping the app (--nonblocking), and only when nothing else told anything.
+It is asked without stopping the app (--nonblocking), for each look for which the app itself wrote nothing.
 """
 
 import contextlib
-import os
 import shutil
 import subprocess
 import sys
 import tempfile
+from pathlib import Path
 from typing import IO, Any
 
 import msgspec
@@ -66,7 +66,7 @@ class PySpy:
 
 def installed() -> str | None:
     """Return the path of py-spy: on PATH, else beside this interpreter, as in an environment that nobody activated."""
-    return shutil.which(PROGRAM) or shutil.which(PROGRAM, path=os.path.dirname(sys.executable))  # noqa: PTH120
+    return shutil.which(PROGRAM) or shutil.which(PROGRAM, path=str(Path(sys.executable).parent))
 
 
 def parse(told: bytes) -> Stacks | None:
@@ -81,7 +81,12 @@ def parse(told: bytes) -> Stacks | None:
 
 def _thread(row: dict[str, Any]) -> Thread:
     frames = tuple(
-        Frame(str(each["filename"]), each.get("line"), str(each["name"])) for each in reversed(row["frames"])
+        Frame(str(each["filename"]), each.get("line"), _plain(str(each["name"]))) for each in reversed(row["frames"])
     )
     name = row.get("thread_name")
     return Thread(f"{int(row['thread_id']):x}", str(name) if name else None, False, frames)
+
+
+def _plain(name: str) -> str:
+    """Return a function's name as the app itself writes it: groups of hangs must not depend on who looked."""
+    return name.rpartition(".")[2]

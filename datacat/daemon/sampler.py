@@ -66,6 +66,8 @@ class Sampler:
             self._file.skip()
         self.samples = []
         self._passed, self._asked, self._silent_from_ns = 0, False, 0
+        if self._py_spy is not None:
+            self._py_spy.close()  # what it tells is of a silence that is over
 
     def close(self) -> None:
         """End what still runs."""
@@ -81,7 +83,7 @@ class Sampler:
             sent = condition.ask_for_stacks(target.pid, target.start, handle.signal, handle.fd, self._file.path)
             if sent:
                 return
-        if self._py_spy is not None and not self._told():
+        if self._py_spy is not None:
             self._py_spy.start(target.pid)
 
     def _may_interrupt(self, target: Target, now_ns: int, beat: Beat) -> bool:

@@ -408,7 +408,7 @@ def test_a_server_that_does_not_answer_never_keeps_the_daemon_from_leaving(spool
 
 
 def test_the_stacks_of_a_hang_come_with_its_event(watched, server):
-    app, journal, _ = watched()
+    app, journal, _ = watched(flags=(*FAST, "--py-spy", "false"))
     journal.beat(timeout_s=0.3)
     (journal.folder / "stacks").write_text(
         'Thread 0x01 (most recent call first):\n  File "cart.py", line 3 in wait\n  File "cart.py", line 9 in <module>\n'

@@ -29,7 +29,7 @@ TOLD = [
         "active": True,
         "owns_gil": True,
         "frames": [
-            {"name": "wait", "filename": "app.py", "line": 3},
+            {"name": "Cart.pay.<locals>.wait", "filename": "app.py", "line": 3},
             {"name": "<module>", "filename": "app.py", "line": 9},
         ],
     },
@@ -49,7 +49,7 @@ def program(tmp_path):
     return make
 
 
-def test_its_json_is_stacks_with_the_main_thread_first_and_the_newest_call_last():
+def test_its_json_is_stacks_with_plain_names_the_main_thread_first_and_the_newest_call_last():
     source, (main, other) = parse(json.dumps(TOLD).encode())
     assert source == "py-spy"
     assert (main.name, main.id, main.current) == ("MainThread", "8b", True)

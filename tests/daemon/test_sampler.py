@@ -6,7 +6,9 @@ import pytest
 from daemon_helpers import now_us
 
 from datacat.daemon import sampler as module
+from datacat.daemon.dumps import Frame, Thread
 from datacat.daemon.sampler import Sampler
+from datacat.daemon.stackfile import Stacks
 from datacat.host.condition import Condition, Task
 from datacat.host.process import Target
 from datacat.wire.layout import Beat
@@ -205,21 +207,43 @@ def test_without_a_process_nothing_is_looked_at(folder, asked):
     assert it.samples == []
 
 
-def test_py_spy_is_asked_when_nothing_else_tells(folder, asked, monkeypatch):
-    started = []
+class Spy:
+    """Stands for py-spy: each look finds the main thread a line further."""
 
-    class Spy:
-        start = started.append
+    def __init__(self):
+        self.asked = []
+        self.runs = False
 
-        def take(self):
-            return ("py-spy", ()) if started else None
+    def start(self, pid):
+        self.asked.append(pid)
+        self.runs = True
 
-        def close(self):
-            started.append("closed")
+    def take(self):
+        runs, self.runs = self.runs, False
+        frames = (Frame("app.py", len(self.asked), "wait"),)
+        return Stacks("py-spy", (Thread("7", "MainThread", True, frames),)) if runs else None
 
+    def close(self):
+        self.runs = False
+
+
+@pytest.fixture
+def spied(folder, monkeypatch):
     monkeypatch.setattr(module, "PySpy", Spy)
+    return Sampler(folder, Target(7, 70), way="auto", py_spy=True)
+
+
+def test_py_spy_is_asked_for_each_look_for_which_the_app_writes_nothing(folder, asked, spied):
     asked.sure = False
-    it = Sampler(folder, Target(7, 70), way="auto", py_spy=True)
-    assert look(it, 4.9, 5.0) == ["py-spy"]
-    it.close()
-    assert started == [7, "closed"]
+    assert look(spied, 4.9, 5.0, 57.9, 58.0) == ["py-spy", "py-spy"]
+    append(folder, "# at 59\n" + DUMP)
+    assert look(spied, 58.9, 59.0) == ["py-spy", "py-spy", "thread"]
+    assert look(spied, 59.9, 60.0) == ["py-spy", "py-spy", "thread", "py-spy"]
+    assert [sample.threads[0].frames[-1].line for sample in spied.samples] == [1, 2, 5, 3]
+
+
+def test_what_py_spy_tells_of_a_silence_that_is_over_is_not_told_of_the_next(asked, spied):
+    asked.sure = False
+    look(spied, 4.9)
+    spied.reset()
+    assert look(spied, 5.0) == [""]

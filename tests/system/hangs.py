@@ -60,7 +60,7 @@ class Hang(NamedTuple):
 
     hold: stop, trace or freeze, done from outside to an app that would go on; then verdict is the reason of the
     suspension. stacks: in how many of the three samples there must be Python stacks, of an app that is watched and
-    without py-spy; with it there must be some in the newest one.
+    without py-spy; with it there must be some in all three.
     """
 
     cause: str

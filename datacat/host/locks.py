@@ -10,8 +10,9 @@ from typing import Self
 from datacat.errors import Busy, HostError
 from datacat.host.refusals import needs_a_person
 
-TRIES = 3
-"""held() has the lock itself for some microseconds: one refusal proves nothing, so a lock is tried so often."""
+TRIES = 10
+"""held() has the lock itself for some microseconds, or for milliseconds when it loses the processor meanwhile: one
+refusal proves nothing, so a lock is tried so often."""
 PAUSE_S = 0.002
 
 _TEXT_BYTES = 64

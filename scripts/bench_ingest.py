@@ -181,8 +181,11 @@ def loaded(server, port, count, given):
         if generator.stdout.readline() != "begin\n":
             raise SystemExit("the load generator failed")
         before = process.cpu_times()
-        figures = json.loads(generator.stdout.readline())
+        told = generator.stdout.readline()
         after = process.cpu_times()
+    if not told:
+        raise SystemExit("the load generator failed")  # it has said why
+    figures = json.loads(told)
     used_s = after.user + after.system - before.user - before.system
     figures["us_per_event"] = used_s / figures["batches"] / count * 1e6
     figures["rss_mb"] = process.memory_info().rss / 1e6

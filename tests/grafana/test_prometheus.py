@@ -308,11 +308,17 @@ def test_what_prometheus_counts_is_what_the_api_says(scraped):
     assert scraped.promql(f"sum({created})") == round(
         summed(scraped, "requests_per_second", by="route")["/api/sessions"]
     )
-    # The API knows a quantile within 2.2 %, Prometheus within its bucket: bounds are at most 2.5 times apart.
-    bucket = 'last_over_time(datacat_http_request_duration_seconds_bucket{route="/api/sessions"}[10s])'
+    # The API knows a quantile within 2.2 %, Prometheus within its bucket: bounds are at most 2.5 times apart. Which of
+    # two neighbours is the 95th of a hundred is a matter of taste, and they may lie far apart.
+    bucket, requests = (
+        f'last_over_time(datacat_http_request_duration_seconds_{part}{{route="/api/sessions"}}[10s])'
+        for part in ("bucket", "count")
+    )
+    rank = 1 / scraped.promql(requests)
+    below, above = (scraped.promql(f"histogram_quantile({0.95 + by}, {bucket})") for by in (-rank, rank))
     ours = next(row["latency_p95"] for row in service(scraped, "latency_p95", by="route", interval="1d", max_points=2000)
                 if row["route"] == "/api/sessions" and row["latency_p95"])  # fmt: skip
-    assert 1 / 2.6 < scraped.promql(f"histogram_quantile(0.95, {bucket})") / ours < 2.6
+    assert below / 2.6 < ours < above * 2.6
 
 
 def test_every_rule_can_be_evaluated_and_nothing_is_alarmed(scraped):

@@ -28,10 +28,10 @@ class PySpy:
         self._process: subprocess.Popen[bytes] | None = None
         self._output: IO[bytes] | None = None
 
-    def start(self, pid: int) -> None:
-        """Begin to read the stacks of a process, unless an earlier run still goes on."""
+    def start(self, pid: int) -> bool:
+        """Begin to read the stacks of a process; return False when there is no py-spy, or an earlier run goes on."""
         if self._program is None or self._process is not None:
-            return
+            return False
         self._output = tempfile.TemporaryFile()  # noqa: SIM115  closed with the run
         command = [self._program, "dump", "--json", "--nonblocking", "--pid", str(pid)]
         try:
@@ -41,6 +41,8 @@ class PySpy:
         except OSError:
             self._program = None
             self.close()
+            return False
+        return True
 
     def take(self) -> Stacks | None:
         """Return what it told, once it has ended; None until then, and when it may not look."""

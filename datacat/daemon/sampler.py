@@ -27,6 +27,7 @@ class Sampler:
         self._file = StackFile(folder)
         self._py_spy = PySpy() if py_spy and way != "off" else None
         self._silent_from_ns = 0
+        self._spied_at = 0
         self._passed = 0
         self._asked = False
 
@@ -47,14 +48,18 @@ class Sampler:
         silent_s = (now_ns - silent_from_ns) / 1e9
         passed = sum(silent_s >= point_s for point_s in points_s)
         if passed > self._passed:
+            asked = self._asked
             self._passed, self._asked = passed, False
             self._take(self._target, now_ns, beat.unix_us)
+            if not (asked or self.samples[-1].threads):
+                self._spy(self._target, len(self.samples) - 1)  # we came too late to ask before
         elif passed < len(points_s) and not self._asked and silent_s >= points_s[passed] - lead_s:
             self._asked = True
             self._ask(self._target, now_ns, beat)
 
     def dossier(self, *, writes: bool) -> Dossier | None:
         """Return what the samples tell; None when there are none. writes: the app has a thread that writes stacks."""
+        self._collect()
         return dossier.of(self.samples, writes=writes and self._has_room())
 
     def reset(self) -> None:
@@ -83,8 +88,23 @@ class Sampler:
             sent = condition.ask_for_stacks(target.pid, target.start, handle.signal, handle.fd, self._file.path)
             if sent:
                 return
-        if self._py_spy is not None:
-            self._py_spy.start(target.pid)
+        self._spy(target, len(self.samples))
+
+    def _spy(self, target: Target, at: int) -> None:
+        """Ask py-spy for the stacks of the look with that index, unless it is still busy with an earlier one."""
+        self._collect()
+        if self._py_spy is not None and self._py_spy.start(target.pid):
+            self._spied_at = at
+
+    def _collect(self) -> None:
+        """Give what py-spy told to the look that it was asked for, which may be over by now; never to a later one."""
+        if self._py_spy is None or self._spied_at >= len(self.samples):
+            return
+        stacks = self._py_spy.take()
+        if stacks is not None and not self.samples[self._spied_at].threads:
+            self.samples[self._spied_at] = self.samples[self._spied_at]._replace(
+                source=stacks.source, threads=stacks.threads
+            )
 
     def _may_interrupt(self, target: Target, now_ns: int, beat: Beat) -> bool:
         """Return whether the main thread may run the handler now.
@@ -112,9 +132,7 @@ class Sampler:
         return self._file.size() < hangs.MAX_STACKS_BYTES
 
     def _take(self, target: Target, now_ns: int, beat_us: int) -> None:
-        stacks = self._file.newest(beat_us)
-        if stacks is None and self._py_spy is not None:
-            stacks = self._py_spy.take()
-        source, threads = stacks if stacks is not None else ("", ())
+        source, threads = self._file.newest(beat_us) or ("", ())
         seen = condition.condition(target.pid)
         self.samples.append(Sample(time.time_ns() // 1000, now_ns, seen, source, threads))
+        self._collect()

@@ -213,12 +213,18 @@ class Spy:
     def __init__(self):
         self.asked = []
         self.runs = False
+        self.late = False
 
     def start(self, pid):
+        if self.runs:
+            return False
         self.asked.append(pid)
         self.runs = True
+        return True
 
     def take(self):
+        if self.late:
+            return None
         runs, self.runs = self.runs, False
         frames = (Frame("app.py", len(self.asked), "wait"),)
         return Stacks("py-spy", (Thread("7", "MainThread", True, frames),)) if runs else None
@@ -240,6 +246,40 @@ def test_py_spy_is_asked_for_each_look_for_which_the_app_writes_nothing(folder, 
     assert look(spied, 58.9, 59.0) == ["py-spy", "py-spy", "thread"]
     assert look(spied, 59.9, 60.0) == ["py-spy", "py-spy", "thread", "py-spy"]
     assert [sample.threads[0].frames[-1].line for sample in spied.samples] == [1, 2, 5, 3]
+
+
+def lines(it):
+    return [sample.threads[0].frames[-1].line if sample.threads else None for sample in it.samples]
+
+
+def test_what_py_spy_tells_too_late_is_still_of_the_look_that_it_was_asked_for(asked, spied):
+    asked.sure = False
+    spied._py_spy.late = True
+    assert look(spied, 4.9, 5.0, 57.9, 58.0) == ["", ""]
+    assert len(spied._py_spy.asked) == 1  # one at a time
+    spied._py_spy.late = False
+    assert look(spied, 58.9, 59.0) == ["py-spy", "", "py-spy"]
+    assert lines(spied) == [1, None, 2]
+
+
+def test_what_py_spy_told_beside_the_app_itself_is_of_no_later_look(folder, asked, spied):
+    asked.sure = False
+    spied._py_spy.late = True
+    look(spied, 4.9)
+    append(folder, "# at 5\n" + DUMP)
+    assert look(spied, 5.0) == ["thread"]
+    spied._py_spy.late = False
+    assert look(spied, 57.9, 58.0) == ["thread", "py-spy"]
+    assert lines(spied) == [5, 2]
+
+
+def test_a_daemon_that_comes_too_late_to_ask_asks_at_the_look_itself(asked, spied):
+    asked.sure = False
+    spied._py_spy.late = True
+    assert look(spied, 5.0, 58.0) == ["", ""]
+    spied._py_spy.late = False
+    assert [sample.source for sample in spied.dossier(writes=False).samples] == ["py-spy", "py-spy"]
+    assert len(spied._py_spy.asked) == 1
 
 
 def test_what_py_spy_tells_of_a_silence_that_is_over_is_not_told_of_the_next(asked, spied):

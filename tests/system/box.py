@@ -103,8 +103,13 @@ class Box:
 
     def ended(self, product, timeout_s=20.0):
         """Wait for the newest session of a product to end; return it whole."""
-        eventually(lambda: (heads := self.heads(product=product)) and not heads[0]["active"], timeout_s)
+        eventually(lambda: self.has_ended(product), timeout_s)
         return self.session(product)
+
+    def has_ended(self, product):
+        """Return whether the newest session of a product is known, and over."""
+        heads = self.heads(product=product)
+        return bool(heads) and not heads[0]["active"]
 
     def processes(self):
         """Return every process that was started in this box and still runs."""

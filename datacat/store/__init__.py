@@ -4,12 +4,12 @@ Every change is an append of records to one stream of one session, also the serv
 fold. A store keeps for each session a head (fold.Head), the whole state, and the records as they came.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from datacat.errors import ConfigError
+from datacat.errors import ConfigError, Deleted, Mismatch
 from datacat.store.catalogue import CatalogueQuery, Entry
 from datacat.store.fleet import Fleet
 from datacat.store.fold import Head
@@ -20,6 +20,7 @@ from datacat.wire.lines import Line
 
 if TYPE_CHECKING:
     from datacat.store.chunks import Part
+    from datacat.store.rounds import Round
 
 __all__ = [
     "DEFAULT_AGES",
@@ -37,6 +38,7 @@ __all__ = [
     "Row",
     "Store",
     "Summary",
+    "Written",
     "open_store",
 ]
 
@@ -61,6 +63,19 @@ class Batch:
     records: int | None = None
     pending: int = 0
     skew_us: int | None = None
+
+
+class Written(NamedTuple):
+    """A batch that is written, and what is told of it once its ticket is committed: the head, or what refuses it."""
+
+    ticket: int
+    told: Head | Mismatch | Deleted
+
+    def outcome(self) -> Head:
+        """Return the head afterwards, or raise what refuses the batch; only after a commit."""
+        if isinstance(self.told, Head):
+            return self.told
+        raise self.told
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +166,25 @@ class Store(Protocol):
         Raises: NotFound when it neither exists nor opens; Deleted; Mismatch (acked, reason offset or diverged);
         StoreError when nothing was stored.
         """
+
+    def write(self, session_id: str, batch: Batch, *, received_us: int) -> Written:
+        """Do what append() does but for the wait for the disk: it is neither durable nor seen before its commit.
+
+        Raises: NotFound, StoreError, as append(); what else it raises is in the answer.
+        """
+
+    def commit(self, ticket: int) -> None:
+        """Wait until what was written with this ticket is durable and seen. Raises: StoreError when that failed."""
+
+    def begin(self, ticket: int, wake: Callable[[], object]) -> "Round | None":
+        """Begin to commit this ticket, and all others, without waiting; for a thread that has more to do.
+
+        The caller lets another thread call the round's sync(), and then ends it. None: another thread's round is under
+        way; wake is called once, by that thread, when it is time to ask again. Raises: StoreError.
+        """
+
+    def end(self, over: "Round") -> None:
+        """End a round that was synced; what was written up to its goal is seen. Raises: StoreError when it failed."""
 
     def head(self, session_id: str) -> Head:
         """Return the head. Raises: NotFound, Deleted."""

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
-from datacat.errors import StoreError
-from datacat.store import Batch, Page, Query, RecordQuery, Row
+from datacat.errors import Deleted, Mismatch, StoreError
+from datacat.store import Batch, Page, Query, RecordQuery, Row, Written
 from datacat.store.apply import apply
 from datacat.store.catalogue import Catalogue, CatalogueQuery, Entry
 from datacat.store.distinct import hash_of
@@ -17,6 +17,7 @@ from datacat.store.heads import Heads
 from datacat.store.history import passes
 from datacat.store.rollup import Delta
 from datacat.store.rollup_query import RollupQuery, Rollups, collect
+from datacat.store.rounds import Round
 from datacat.store.rows import Piece, read_rows
 from datacat.store.summary import Summary
 from datacat.wire.lines import raws_of
@@ -70,6 +71,23 @@ class MemoryStore:
             self._sessions[session_id] = session
             self._heads.put(applied.head)
             return applied.head
+
+    def write(self, session_id: str, batch: Batch, *, received_us: int) -> Written:
+        """See Store.write."""
+        try:
+            return Written(0, self.append(session_id, batch, received_us=received_us))
+        except (Mismatch, Deleted) as error:
+            return Written(0, error)
+
+    def commit(self, ticket: int) -> None:
+        """See Store.commit."""
+
+    def begin(self, ticket: int, wake: Callable[[], object]) -> Round | None:  # noqa: ARG002  nobody is waited for
+        """See Store.begin."""
+        return Round(ticket)
+
+    def end(self, over: Round) -> None:
+        """See Store.end."""
 
     def head(self, session_id: str) -> Head:
         """See Store.head."""

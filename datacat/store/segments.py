@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
 from datacat.errors import StoreError
-from datacat.host import faults
 from datacat.store import durable
 from datacat.store.chunks import Chunk
 from datacat.store.descriptors import Descriptors
 from datacat.store.index import Tombstone
 from datacat.store.repair import Finding, make_segment, remove_segment
+from datacat.store.rounds import Round, Sleepers
 from datacat.store.sealed import HEADER, Position
 from datacat.store.segment import Segment
 
@@ -58,9 +58,10 @@ class Segments:
     Batches go into the one, what was merged of them or moved into the other: what is rewritten once is not rewritten
     again because batches around it die. The first kind is the log: it has each batch once, in the order of commits.
 
-    A write is visible to nobody until commit(): the first thread that waits becomes the leader, syncs for everyone who
-    has written by then, shows their entries in order, and wakes them. The lock is not held during fsync. With an
-    interval the leader does not sync; sync() does, which is to be called so often.
+    A write is visible to nobody until commit(): the first thread that waits becomes the leader of a round, syncs for
+    everyone who has written by then, shows their entries in order, and wakes them. Whoever must not wait begins and
+    ends a round and lets another thread sync. The lock is not held during fsync. With an interval the leader does not
+    sync; sync() does, which is to be called so often.
     """
 
     def __init__(
@@ -79,8 +80,7 @@ class Segments:
         self._descriptors = descriptors
         self._synced_later = synced_later
         self._lock = threading.Lock()
-        self._sleepers: deque[tuple[int, threading.Lock]] = deque()
-        """Who waits for the leader: the ticket, and a lock that is let go of to wake that thread alone."""
+        self._sleepers = Sleepers()
         self._syncing = False
         self._written = 0
         self._written_bytes = 0
@@ -148,58 +148,59 @@ class Segments:
 
     def _commit(self, ticket: int, *, sync: bool, force: bool = False) -> None:
         while force or self._durable < ticket:
-            with self._lock:
-                self._refuse_if_failed()
-                if not self._syncing:
-                    self._syncing = True
-                    goal = self._written
-                    dirty: list[Segment] = []
-                    if sync:
-                        dirty, self._dirty = list(self._dirty.values()), {}
-                    break
-                woken = threading.Lock()
-                woken.acquire()
-                self._sleepers.append((ticket, woken))
+            woken = threading.Lock()
             woken.acquire()
-        else:
-            return
-        failure: StoreError | None = StoreError("a commit was interrupted", hint="restart the server")
+            began = self._begin_round(ticket, woken.release, sync=sync)
+            if began is not None:
+                began.sync()
+                self.end(began)
+                return
+            woken.acquire()
+
+    def begin(self, ticket: int, wake: Callable[[], object]) -> Round | None:
+        """Return the round that commits the write with this ticket, and all others; the caller syncs and ends it.
+
+        None: another thread's round is under way. wake is called once, by that thread, when it is time to ask again.
+        Raises: StoreError when nothing is written any more.
+        """
+        return self._begin_round(ticket, wake, sync=not self._synced_later)
+
+    def _begin_round(self, ticket: int, wake: Callable[[], object], *, sync: bool) -> Round | None:
+        with self._lock:
+            self._refuse_if_failed()
+            if self._syncing:
+                self._sleepers.add(ticket, wake)
+                return None
+            self._syncing = True
+            dirty: list[Segment] = []
+            if sync:
+                dirty, self._dirty = list(self._dirty.values()), {}
+            return Round(self._written, dirty)
+
+    def end(self, over: Round) -> None:
+        """Show what a round made durable and wake who waits for that. Raises: StoreError when the round failed."""
+        failure = over.failure
         try:
-            for segment in dirty:
-                faults.at("store.written")
-                segment.sync()
-                faults.at("store.synced")
-            self._show(goal)
-            failure = None
+            if failure is None:
+                failure = StoreError("a commit was interrupted", hint="restart the server")
+                self._show(over.goal)
+                failure = None
         except StoreError as error:
             failure = error
-            _log.error("the store takes no more writes: %s", error)
         finally:
+            if failure:
+                _log.error("the store takes no more writes: %s", failure)
             with self._lock:
                 self._syncing = False
                 self._failed = self._failed or failure
                 if not failure:
-                    self._durable = goal
-                    for segment in dirty:
+                    self._durable = over.goal
+                    for segment in over.segments:
                         if self._active[segment.merged] is not segment and segment.number not in self._dirty:
                             segment.keep_open(False)
-                self._wake(everybody=bool(failure))
+                self._sleepers.wake(self._durable, everybody=bool(failure))
         if failure:
             raise failure
-
-    def _wake(self, *, everybody: bool) -> None:
-        """Wake those whose ticket is durable, and one more to be the next leader; the caller holds the lock.
-
-        To wake them all would cost each batch several switches between threads, most of them only to wait again.
-        """
-        sleepers, self._sleepers = self._sleepers, deque()
-        leads = False
-        for ticket, woken in sleepers:
-            if everybody or ticket <= self._durable or not leads:
-                leads = leads or ticket > self._durable
-                woken.release()
-            else:
-                self._sleepers.append((ticket, woken))
 
     def read(self, key: bytes, place: Place) -> bytes:
         """Return an entry. Raises: KeyError when it is not in that segment (any more); Corrupt, StoreError."""

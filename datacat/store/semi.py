@@ -12,7 +12,7 @@ from typing import Any
 
 from datacat.errors import Deleted, Mismatch, StoreError
 from datacat.host import Lock, heap
-from datacat.store import Batch, Page, Query, RecordQuery, Row, entry, rollup_pages
+from datacat.store import Batch, Page, Query, RecordQuery, Row, Written, entry, rollup_pages
 from datacat.store.apply import Applied, apply
 from datacat.store.cache import States
 from datacat.store.catalogue import CatalogueQuery, Entry
@@ -27,6 +27,7 @@ from datacat.store.pages import DEFAULT_AGES, Ages
 from datacat.store.repair import Finding
 from datacat.store.rollup import Delta
 from datacat.store.rollup_query import RollupQuery, Rollups
+from datacat.store.rounds import Round
 from datacat.store.rows import Piece, read_rows
 from datacat.store.segments import SEGMENT_BYTES, Place, placed
 from datacat.store.summary import Summary
@@ -92,7 +93,7 @@ class SemiStore:
         self._sync_interval_s = sync_interval_s
         self._syncer: Worker | None = None
         if sync_interval_s:
-            self._syncer = Worker("sync", sync_interval_s, self._segments.sync, clock=clock)
+            self._syncer = Worker("sync", sync_interval_s, self._sync, clock=clock)
             self._syncer.start()
 
     @property
@@ -107,36 +108,62 @@ class SemiStore:
 
     def append(self, session_id: str, batch: Batch, *, received_us: int) -> Head:
         """See Store.append. Returns after an fsync that began after the batch was written."""
-        with self._under_way.write():
-            return self._append(session_id, batch, received_us)
+        written = self.write(session_id, batch, received_us=received_us)
+        self.commit(written.ticket)
+        return written.outcome()
 
-    def _append(self, session_id: str, batch: Batch, received_us: int) -> Head:
-        refusal: Mismatch | Deleted | None = None
-        with self._stripe(session_id):
-            self._check_open()
-            session = self._index.sessions.get(session_id) or Session()
-            pending = session.pending
-            head = pending.head if pending else self._heads.find(session_id)
-            ticket = pending.ticket if pending else session.deleted
-            if session.deleted:
-                refusal = Deleted(session_id)
-            else:
-                try:
-                    state = partial(self._newest_state, session_id, session)
-                    applied = apply(session_id, head, batch, received_us, state)
-                except Mismatch as error:
-                    refusal = error
+    def write(self, session_id: str, batch: Batch, *, received_us: int) -> Written:
+        """See Store.write."""
+        number = self._under_way.begin()
+        told: Head | Mismatch | Deleted
+        is_written = False
+        try:
+            with self._stripe(session_id):
+                self._check_open()
+                session = self._index.sessions.get(session_id) or Session()
+                pending = session.pending
+                head = pending.head if pending else self._heads.find(session_id)
+                # Also a repeat or a refusal speaks of what others wrote: that must be durable before it is told.
+                ticket = pending.ticket if pending else session.deleted
+                if session.deleted:
+                    told = Deleted(session_id)
                 else:
-                    if applied is not None:
-                        head, ticket = applied.head, self._write(session, session_id, applied)
-        # Also a repeat or a refusal speaks of what others wrote, so that must be durable before it is told.
+                    state = partial(self._newest_state, session_id, session)
+                    try:
+                        applied = apply(session_id, head, batch, received_us, state)
+                    except Mismatch as error:
+                        told = error
+                    else:
+                        if applied is not None:
+                            head, ticket = applied.head, self._write(session, session_id, applied, number)
+                            is_written = True
+                        if head is None:  # apply() raises for a session that does not exist
+                            raise StoreError(f"session {session_id} has no head")
+                        told = head
+        finally:
+            if not is_written:
+                self._under_way.end(number)
+        return Written(ticket, told)
+
+    def commit(self, ticket: int) -> None:
+        """See Store.commit."""
         self._segments.commit(ticket)
         self._rollups.relieve()
-        if refusal is not None:
-            raise refusal
-        if head is None:  # apply() raises for a session that does not exist
-            raise StoreError(f"session {session_id} has no head")
-        return head
+
+    def begin(self, ticket: int, wake: Callable[[], object]) -> Round | None:
+        """See Store.begin."""
+        began = self._segments.begin(ticket, wake)
+        if began is not None:
+            began.chores = self._rollups.relieve
+        return began
+
+    def end(self, over: Round) -> None:
+        """See Store.end."""
+        self._segments.end(over)
+
+    def _sync(self) -> None:
+        self._segments.sync()
+        self._rollups.relieve()
 
     def head(self, session_id: str) -> Head:
         """See Store.head."""
@@ -266,8 +293,11 @@ class SemiStore:
             finally:
                 self._owner.release()
 
-    def _write(self, session: Session, session_id: str, applied: Applied) -> int:
-        """Write what a batch does; return the ticket. The caller holds the session's stripe. Raises: StoreError."""
+    def _write(self, session: Session, session_id: str, applied: Applied, number: int) -> int:
+        """Write what a batch does; return the ticket. The caller holds the session's stripe. Raises: StoreError.
+
+        number is that of the batch under way, which ends when it is shown.
+        """
         rev = session.rev + 1
         state = entry.encode_state(applied.state) if applied.state_changed else b""
         batches = session.batches + (applied.part is not None)
@@ -275,7 +305,7 @@ class SemiStore:
         body = entry.body_of(applied.lines)
         payload = entry.pack(front, entry.squeeze(state), body)
         chunk = entry.chunk_of(front, body, has_state=bool(state))
-        shown = partial(self._show, session, applied.head, chunk, applied.rollup)
+        shown = partial(self._show, session, applied.head, chunk, applied.rollup, number)
         ticket, place = self._segments.write(entry.key_of(session_id, rev, rev), payload, shown)
         newest = session.pending.state if session.pending else None
         if state:
@@ -288,7 +318,7 @@ class SemiStore:
             self._index.sessions.setdefault(session_id, session)
         return ticket
 
-    def _show(self, session: Session, head: Head, chunk: Chunk, delta: Delta, place: Place) -> None:
+    def _show(self, session: Session, head: Head, chunk: Chunk, delta: Delta, number: int, place: Place) -> None:
         """Let readers see a batch that is durable now; one thread at a time, in the order of writing."""
         dead = self._index.show(session, head, placed(chunk, place))
         if dead is not None:
@@ -296,6 +326,7 @@ class SemiStore:
         if delta.rows:
             self._rollups.apply(self._segments.showing, head.id, delta)
         self._tending.note(head.id, session.table)
+        self._under_way.end(number)
 
     def _show_deleted(self, session_id: str, rev: int, at_us: int, place: Place, *, at_once: bool) -> None:
         dead = self._index.bury(session_id, Tombstone(rev, at_us, at_once, *place))

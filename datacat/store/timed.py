@@ -3,6 +3,7 @@
 import threading
 import time
 from bisect import bisect_left
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -21,8 +22,10 @@ from datacat.store import (
     Row,
     Store,
     Summary,
+    Written,
 )
 from datacat.store.chunks import Part
+from datacat.store.rounds import Round
 
 BOUNDS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 WRITES = ("append", "drop", "tend")
@@ -76,6 +79,7 @@ class Timed:
     def __init__(self, store: Store, timings: Timings) -> None:
         self._store = store
         self._timings = timings
+        self._written: deque[tuple[int, float]] = deque()
         store.fleet.watch = lambda: timings.timing("fleet")
 
     @property
@@ -90,6 +94,48 @@ class Timed:
             return self._store.append(session_id, batch, received_us=received_us)
         finally:
             self._timings.note("append", self._timings.clock() - began)
+
+    def write(self, session_id: str, batch: Batch, *, received_us: int) -> Written:
+        """See Store.write. It counts as an append that takes until its commit."""
+        began = self._timings.clock()
+        try:
+            written = self._store.write(session_id, batch, received_us=received_us)
+        except Exception:
+            self._timings.note("append", self._timings.clock() - began)
+            raise
+        self._written.append((written.ticket, began))
+        return written
+
+    def commit(self, ticket: int) -> None:
+        """See Store.commit."""
+        try:
+            self._store.commit(ticket)
+        finally:
+            self._note_written(ticket)
+
+    def begin(self, ticket: int, wake: Callable[[], object]) -> Round | None:
+        """See Store.begin."""
+        return self._store.begin(ticket, wake)
+
+    def end(self, over: Round) -> None:
+        """See Store.end."""
+        try:
+            self._store.end(over)
+        finally:
+            self._note_written(over.goal)
+
+    def _note_written(self, goal: int) -> None:
+        now = self._timings.clock()
+        while True:
+            try:
+                # One step of the interpreter: each is taken by one thread.
+                ticket, began = self._written.popleft()
+            except IndexError:
+                return
+            if ticket > goal:
+                self._written.appendleft((ticket, began))
+                return
+            self._timings.note("append", now - began)
 
     def head(self, session_id: str) -> Head:
         """See Store.head."""

@@ -13,15 +13,24 @@ class UnderWay:
         self._began: dict[int, float] = {}
         self._numbers = itertools.count()
 
+    def begin(self) -> int:
+        """Count a write from now on; return the number to end it by."""
+        number = next(self._numbers)
+        self._began[number] = self._clock()
+        return number
+
+    def end(self, number: int) -> None:
+        """Count a write no longer; idempotent."""
+        self._began.pop(number, None)
+
     @contextmanager
     def write(self) -> Iterator[None]:
         """Count a write while the block runs."""
-        number = next(self._numbers)
-        self._began[number] = self._clock()
+        number = self.begin()
         try:
             yield
         finally:
-            del self._began[number]
+            self.end(number)
 
     def oldest_s(self) -> float:
         """Return for how long the oldest write has been under way; 0.0 when there is none."""

@@ -1,11 +1,12 @@
 """Operations of a store are timed, whatever comes of them, and rows only while the store works on them."""
 
 import pytest
-from storing import A, B, opened, put
+from storing import A, B, lines, opened, put
 
 from datacat.errors import NotFound
-from datacat.store import Query, RecordQuery
+from datacat.store import Batch, Query, RecordQuery
 from datacat.store.memory import MemoryStore
+from datacat.store.semi import SemiStore
 from datacat.store.timed import BOUNDS_S, QUERIES, WRITES, Timed, Timings
 from datacat.wire.records import Event
 
@@ -45,6 +46,36 @@ def test_writes_are_timed_also_those_that_fail(store, timings):
     assert count(timings, "append") == (2, 0.002)
     assert count(timings, "drop") == (1, 0.001)
     assert timings.of(WRITES).keys() == {"append", "drop"}
+
+
+def test_a_write_is_an_append_that_takes_until_its_commit(store, timings):
+    first = store.write(A, Batch("app", lines(Event(t=300, name="e"))), received_us=1_000)
+    store.write(A, Batch("app", lines(Event(t=301, name="e"))), received_us=1_000)
+    assert count(timings, "append") == (1, 0.001)
+    began = store.begin(first.ticket, lambda: None)
+    began.sync()
+    store.end(began)
+    assert count(timings, "append") == (3, 0.004)
+    written = store.write(A, Batch("app", lines(Event(t=302, name="e"))), received_us=1_000)
+    store.commit(written.ticket)
+    assert count(timings, "append") == (4, 0.005)
+    with pytest.raises(NotFound):
+        store.write(B, Batch("app", lines(Event(t=1, name="e"))), received_us=1_000)
+    assert count(timings, "append") == (5, 0.006)
+
+
+def test_writes_that_wait_for_a_later_round_are_timed_by_that(tmp_path):
+    timings = Timings(Clock())
+    store = Timed(SemiStore(tmp_path / "store"), timings)
+    first = store.write(A, Batch("app", lines(opened())), received_us=1_000)
+    began = store.begin(first.ticket, lambda: None)
+    second = store.write(A, Batch("app", lines(Event(t=300, name="e"))), received_us=1_000)
+    began.sync()
+    store.end(began)
+    assert count(timings, "append")[0] == 1
+    store.commit(second.ticket)
+    assert count(timings, "append")[0] == 2
+    store.close()
 
 
 def test_rows_are_timed_while_the_store_works_and_not_while_they_are_read(store, timings):

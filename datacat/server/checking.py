@@ -58,7 +58,7 @@ def checked(body: bytes, frame: bytes | None = None) -> Packed:
     raws = body.split(b"\n")
     if whole:
         raws.pop()
-    if len(body) < MAX_RECORD_BYTES or max(map(len, raws)) < MAX_RECORD_BYTES:
+    if _are_short(body):
         try:
             records: list[Any] = list(map(_decode, raws))
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
@@ -66,6 +66,17 @@ def checked(body: bytes, frame: bytes | None = None) -> Packed:
         else:
             return Packed(records, raws, frame if frame and whole and _is_worth_keeping(frame, body) else None)
     return _one_by_one([raw for raw in raws if raw], len(raws), body, frame if whole else None)
+
+
+def _are_short(body: bytes) -> bool:
+    """Return whether each line has less than MAX_RECORD_BYTES, by steps from the beginning of a line to a later one."""
+    at, size = 0, len(body)
+    while size - at >= MAX_RECORD_BYTES:
+        newline = body.rfind(b"\n", at, at + MAX_RECORD_BYTES)
+        if newline < 0:
+            return False
+        at = newline + 1
+    return True
 
 
 def _one_by_one(raws: list[bytes], count: int, body: bytes, frame: bytes | None) -> Packed:

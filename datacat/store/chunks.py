@@ -94,6 +94,7 @@ _ROW = struct.Struct("<8I4qQ3Bx")
 ROW_BYTES = _ROW.size
 """A chunk in a table; the table of a session is the rows of its chunks in the order of first."""
 _TIER_AT = ROW_BYTES - 4
+_BATCHES_AT = 6 * 4
 FAN = 64
 """So many entries of one tier are merged into one of the next."""
 NO_STATE = (0, -1)
@@ -121,6 +122,12 @@ def state_of(chunks: Sequence[Chunk]) -> Chunk | None:
     return next((chunk for chunk in reversed(chunks) if chunk.flags & HAS_STATE), None)
 
 
+def is_bare(table: bytes) -> bool:
+    """Return whether the last chunk of a table has no records."""
+    at = len(table) - ROW_BYTES + _BATCHES_AT
+    return table[at : at + 4] == b"\0\0\0\0"
+
+
 def has_any(table: bytes) -> bool:
     """Return whether the last chunk of a table was not merged yet; those that were come before those that were not."""
     return bool(table) and not table[-ROW_BYTES + _TIER_AT]
@@ -141,12 +148,12 @@ def describe(stream: str, start: int, end: int, columns: Columns) -> Part:
     kinds = levels = names = 0
     for one in columns.types:
         kinds |= _OTHER_KIND if issubclass(one, Unknown) else _KIND_BITS[kind_of_type(one)]
-    for level in {key[1] for key in columns.event_counts}:
+    for name, level, _, _ in columns.event_counts:
         levels |= _LEVEL_BITS.get(level, 0)
-    for name in {key[0] for key in columns.event_counts}.union(map(_name, columns.metrics)):
         names |= name_bit(name)
-    times = columns.times
-    return Part(stream, start, end, min(times), max(times), kinds, levels, names, len(times))
+    for name in set(map(_name, columns.metrics)):
+        names |= name_bit(name)
+    return Part(stream, start, end, columns.t_min, columns.t_max, kinds, levels, names, len(columns.records))
 
 
 def may_match(some: Described, query: RecordQuery) -> bool:

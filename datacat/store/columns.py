@@ -22,12 +22,16 @@ _time = attrgetter("t")
 class Columns(NamedTuple):
     """Records in their order, their types, and the t of each; the events and the metrics of them; events by their key.
 
-    A type may be one that was made from the wire's.
+    A type may be one that was made from the wire's. t_min and t_max are the least and greatest t, 0 without records;
+    in_order says whether the times are.
     """
 
     records: Sequence[Record]
     types: set[type]
     times: list[int]
+    t_min: int
+    t_max: int
+    in_order: bool
     events: Sequence[Event]
     metrics: Sequence[Metric]
     event_counts: Counter[EventKey]
@@ -38,7 +42,12 @@ def columns_of(records: Sequence[Record]) -> Columns:
     types = set(map(type, records))
     events: Sequence[Any] = _of(records, types, Event)
     metrics: Sequence[Any] = _of(records, types, Metric)
-    return Columns(records, types, list(map(_time, records)), events, metrics, Counter(map(event_key, events)))
+    times = list(map(_time, records))
+    # What is in order already, as nearly all batches are, is sorted in one pass.
+    ordered = sorted(times)
+    first, last = (ordered[0], ordered[-1]) if ordered else (0, 0)
+    counts = Counter(map(event_key, events))
+    return Columns(records, types, times, first, last, ordered == times, events, metrics, counts)
 
 
 def _of(records: Sequence[Record], types: set[type], wanted: type) -> Sequence[Record]:

@@ -3,8 +3,6 @@
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from datacat.errors import StoreError
 from datacat.host import needs_a_person
@@ -34,9 +32,12 @@ class Descriptors:
         self._files: OrderedDict[str, _File] = OrderedDict()
         self._retired: set[str] = set()
 
-    @contextmanager
-    def use(self, path: str) -> Iterator[int]:
+    def use(self, path: str) -> "Use":
         """Lend the descriptor of a file for a block. Raises: KeyError after retire(), StoreError."""
+        return Use(self, path)
+
+    def lend(self, path: str) -> tuple[_File, int]:
+        """Return a file and its descriptor, which stays open until take_back(). Raises: as use()."""
         with self._lock:
             if path in self._retired:
                 raise KeyError(path)
@@ -50,14 +51,14 @@ class Descriptors:
                 raise
             self._files.move_to_end(path)
             self._close_some()
-            fd = file.fd
-        try:
-            yield fd
-        finally:
-            with self._lock:
-                file.users -= 1
-                if path in self._retired and not file.users:
-                    self._drop(path, file)
+            return file, file.fd
+
+    def take_back(self, path: str, file: _File) -> None:
+        """End what lend() began."""
+        with self._lock:
+            file.users -= 1
+            if path in self._retired and not file.users:
+                self._drop(path, file)
 
     def keep(self, path: str, *, keep: bool) -> None:
         """Keep a file open from its next use on, or let it be closed when others need the place."""
@@ -98,6 +99,23 @@ class Descriptors:
         if file.fd is not None:
             fd, file.fd = file.fd, None
             os.close(fd)
+
+
+class Use:
+    """The block for which a descriptor is lent. Not a generator: those cost twice as much, and each batch has two."""
+
+    __slots__ = ("_descriptors", "_file", "_path")
+
+    def __init__(self, descriptors: Descriptors, path: str) -> None:
+        self._descriptors = descriptors
+        self._path = path
+
+    def __enter__(self) -> int:
+        self._file, fd = self._descriptors.lend(self._path)
+        return fd
+
+    def __exit__(self, *_: object) -> None:
+        self._descriptors.take_back(self._path, self._file)
 
 
 def _opened(path: str) -> int:

@@ -232,7 +232,7 @@ def fold_columns(head: Head, state: dict[str, Any], columns: Columns) -> Folded:
         head.hangs = episodes.with_stack(head.hangs, t, group)
     if head.status == "crashed" and (head.crash is None or not head.crash.found):
         head.crash = episodes.crash_by_verdict(head.product, head.end_reason, head.exit_code, head.exit_signal)
-    head.updated_at = max([head.updated_at, *columns.times])
+    head.updated_at = max(head.updated_at, columns.t_max)
     counts = {"events": events, "errors": errors, "exceptions": exceptions, "metrics": metrics, "states": states}
     head.counts = _add(head.counts, {**counts, "gaps": gaps, "lost_bytes": lost_bytes})
     return Folded(head, state, state is not before, untraced, transitions, hang_ends)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from datacat.store.chunks import ROW_BYTES, Chunk, chunks_of, newest_first, row_of
+from datacat.store.chunks import ROW_BYTES, Chunk, chunks_of, is_bare, newest_first, row_of
 from datacat.store.fold import Head
 from datacat.store.heads import Heads
 
@@ -78,8 +78,8 @@ class Index:
         """Show an entry that is durable, and the head after it; return the chunk that is dead by that."""
         with self.lock:
             table, dead = session.table, None
-            if table and not (newest := next(newest_first(table))).batches:
-                table, dead = table[:-ROW_BYTES], newest
+            if table and is_bare(table):
+                table, dead = table[:-ROW_BYTES], next(newest_first(table))
             session.table = table + row_of(chunk)
             if session.rev == chunk.last:
                 session.pending = None

@@ -37,4 +37,4 @@ def counted(columns: Columns) -> Counted | None:
         if level in _ERRORS:
             errors += count
     counts = {"events": len(columns.events), "errors": errors, "metrics": len(columns.metrics)}
-    return Counted(counts, max(columns.times))
+    return Counted(counts, columns.t_max)

@@ -115,10 +115,9 @@ def from_old_rows(product: str, version: str, rows: Iterable[Sequence[Any]]) -> 
 
 
 def _roll_events(columns: Columns, rows: list[Row]) -> None:
-    events = columns.events
+    events, in_order = columns.events, columns.in_order
     times = columns.times if events is columns.records else list(map(_time, events))
-    in_order = (ordered := sorted(times)) == times
-    low, high = ordered[0], ordered[-1]
+    low, high = columns.t_min, columns.t_max
     if low // MINUTE_US == high // MINUTE_US:
         newest_first = zip(reversed(events), reversed(times), strict=True)
         _count_events(low // MINUTE_US, columns.event_counts, newest_first, rows, in_order=in_order)

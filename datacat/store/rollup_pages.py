@@ -89,19 +89,19 @@ class RollupPages:
     def apply(self, position: Position, session_id: str, delta: Delta, *, again: bool = False) -> None:
         """Take in the delta of an entry that is durable, at its position. again: it may be in pages already."""
         product, version = delta.product, delta.version
-        page, part, start = PageId(0, -1), Part(), 0
+        part, start, end, cell_min = Part(), 0, 0, 1
         counts = True
         with self._lock:
             for minute, kind, name, tags, cell in delta.rows:
-                if not page.holds(minute):
+                if not start <= minute < end:
                     page = self._page_of(minute)
                     file = self._files.get(page) if again else None
                     counts = file is None or position > file.position
-                    start = page.start_min
+                    start, end, cell_min = page.start_min, page.end_min, LEVELS[page.level].cell_min
                     if counts:
                         part = self._open.get(page) or self._open.setdefault(page, Part())
                 if counts:
-                    at = (minute - start) // LEVELS[page.level].cell_min
+                    at = (minute - start) // cell_min
                     part.add((product, kind, name), at, version, tags, cell)
             if not again or position > self._catalogued:
                 self._catalogue.add(delta, hash_of(session_id))

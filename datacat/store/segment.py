@@ -9,7 +9,6 @@ import errno
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
@@ -17,7 +16,7 @@ from semidbm.db import _SemiDBM
 
 from datacat.errors import Corrupt, StoreError
 from datacat.store import durable
-from datacat.store.descriptors import Descriptors
+from datacat.store.descriptors import Descriptors, Use
 from datacat.store.sealed import (
     HEADER,
     MAX_KEY_BYTES,
@@ -205,7 +204,7 @@ class Segment(_SemiDBM):
         """Refuse: semidbm's compaction can lose the whole file; the store moves live records instead."""
         raise StoreError("segments are not compacted")
 
-    def _open(self) -> AbstractContextManager[int]:
+    def _open(self) -> Use:
         return self._descriptors.use(self._data_filename)
 
     def _read(self, offset: int, size: int) -> bytes:

@@ -8,8 +8,8 @@ import itertools
 import logging
 import secrets
 import time
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -27,6 +27,13 @@ _MANY = ("POST", "/api/sessions/{id}/batches", 200)
 Application = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
 
+class Asked(NamedTuple):
+    """A request that has come: its id, and when (the clock of perf_counter)."""
+
+    id: str
+    began: float
+
+
 class Access:
     """Writes the lines. Any thread; form() is one of config.FORMS as it is set now."""
 
@@ -39,33 +46,17 @@ class Access:
         """Return the application with every request logged once, when its answer is complete."""
 
         def serve(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
-            began = time.perf_counter()
-            request_id = f"{self._prefix}-{next(self._number):x}"
+            asked = self.begin()
             told: list[int] = []
 
             def start(status: str, headers: list[tuple[str, str]], *more: Any) -> Any:
                 told[:] = [int(status[:3])]
-                return start_response(status, [*headers, (REQUEST_ID, request_id)], *more)
+                return start_response(status, [*headers, (REQUEST_ID, asked.id)], *more)
 
             answered = app(environ, start)
-            method, route = environ.get("REQUEST_METHOD", ""), environ.get(ROUTE, ["other"])[0]
-            level = logging.DEBUG if (method, route, *told) == _MANY else logging.INFO
-            if self._form() == "off" or not _log.isEnabledFor(level):
-                return answered
 
             def done(size: int) -> None:
-                self._write(
-                    level,
-                    {
-                        "id": request_id,
-                        "method": method if method in _METHODS else "other",
-                        "route": route,
-                        "status": told[0] if told else 500,
-                        "ms": round((time.perf_counter() - began) * 1000, 3),
-                        "bytes": size,
-                        "client": environ.get("REMOTE_ADDR", ""),
-                    },
-                )
+                self.end(asked, environ, told[0] if told else 500, size)
 
             if isinstance(answered, list):
                 done(sum(map(len, answered)))
@@ -73,6 +64,29 @@ class Access:
             return _Counted(answered, done)
 
         return serve
+
+    def begin(self) -> Asked:
+        """Return the id of a request that has come, and when that was."""
+        return Asked(f"{self._prefix}-{next(self._number):x}", time.perf_counter())
+
+    def end(self, asked: Asked, environ: Mapping[str, Any], status: int, size: int) -> None:
+        """Write the line of a request whose answer is complete."""
+        method, route = environ.get("REQUEST_METHOD", ""), environ.get(ROUTE, ["other"])[0]
+        level = logging.DEBUG if (method, route, status) == _MANY else logging.INFO
+        if not _log.isEnabledFor(level) or self._form() == "off":
+            return
+        self._write(
+            level,
+            {
+                "id": asked.id,
+                "method": method if method in _METHODS else "other",
+                "route": route,
+                "status": status,
+                "ms": round((time.perf_counter() - asked.began) * 1000, 3),
+                "bytes": size,
+                "client": environ.get("REMOTE_ADDR", ""),
+            },
+        )
 
     def refused(self, status: int, address: str) -> None:
         """Write the line of a request that the HTTP server answered itself."""

@@ -2,7 +2,7 @@
 
 import threading
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import zstandard
@@ -31,7 +31,7 @@ def read(environ: dict[str, Any], limit: int = MAX_BATCH_BYTES) -> bytes:
     return decompress(receive(environ, limit), encoding_of(environ), limit)
 
 
-def encoding_of(environ: dict[str, Any]) -> str:
+def encoding_of(environ: Mapping[str, Any]) -> str:
     """Return the content encoding of a WSGI request's body, in lower case."""
     return str(environ.get("HTTP_CONTENT_ENCODING", "")).strip().lower()
 

@@ -102,7 +102,7 @@ class Config:
         10,
         whole(1, 256),
         "a whole number from 1 to 256",
-        "How many requests are served at once; two of the threads never serve ordinary batches.",
+        "How many requests are served at once, beside batches: one thread takes all of them but large ones.",
     )
     max_connections: int = setting(
         800,

@@ -17,13 +17,14 @@ from typing import Any, NamedTuple
 from cheroot import wsgi
 
 from datacat.server import listen, tls
+from datacat.server.batch_loop import BatchLoop
+from datacat.server.batch_request import MAX_HEADER_BYTES
 from datacat.server.bodies import MAX_REQUEST_BYTES
 from datacat.server.connections import Connections
 from datacat.server.exchange import NAME, error_answer
 from datacat.server.lanes import Lanes
 from datacat.server.probe import ask, own_address
-from datacat.server.traffic import never_wait
-from datacat.server.transport import MAX_HEADER_BYTES, Connection
+from datacat.server.transport import Connection
 
 _log = logging.getLogger(__name__)
 
@@ -39,7 +40,6 @@ QUEUE_SIZE = 128
 """Requests of one lane that wait for a thread; more are told 503."""
 BUFFER_BYTES = 32 * 1024 * 1024
 """So much all connections hold together of requests that have not come whole and are not small."""
-_PEEK_BYTES = 1024
 _FIRST = re.compile(
     rb"(?:GET|HEAD) (?![^ ]*=all)(?!/api/(?:grafana|data)/sessions)"
     rb"|POST [^ ]*[?&]from=0[& ]|[^\0]*\r\ndatacat-priority: *first *\r\n",
@@ -66,9 +66,9 @@ class Limits(NamedTuple):
 class Server(wsgi.Server):
     """Serves a socket that is bound already; a new connection waits in the selector, not in a worker thread.
 
-    hot is the WSGI application for batches, which are given to it without cheroot's gateway. refused is told status and
-    address of each request that is answered before it gets to an application. is_behind says whether batches are to be
-    refused rather than to wait.
+    batch_loop makes what serves the connections that send batches; without it they are requests as all others. refused
+    is told status and address of each request that is answered before it gets to an application. is_behind says whether
+    batches are to be refused rather than to wait.
     """
 
     expiration_interval = 2.0
@@ -84,7 +84,7 @@ class Server(wsgi.Server):
         app: Any,
         limits: Limits,
         secure: tls.Tls | None = None,
-        hot: App | None = None,
+        batch_loop: Callable[["Server"], BatchLoop] | None = None,
         refused: Callable[[int, str], None] | None = None,
         is_behind: Callable[[], bool] = lambda: False,
     ) -> None:
@@ -102,7 +102,7 @@ class Server(wsgi.Server):
         self.software = NAME
         self.limits = limits
         self.tls = secure
-        self.hot = hot
+        self._batch_loop = batch_loop(self) if batch_loop else None
         self.served = 0
         self.open = 0
         self.slow = threading.BoundedSemaphore(max(1, limits.threads // 2))
@@ -142,6 +142,8 @@ class Server(wsgi.Server):
         self.socket.settimeout(1)
         self._connections = Connections(self)
         self.requests.start()
+        if self._batch_loop is not None:
+            self._batch_loop.start()
         self.ready = True
         self._start_time = time.time()
 
@@ -159,6 +161,8 @@ class Server(wsgi.Server):
         deadline, pause = time.monotonic() + self.limits.drain_s, threading.Event()
         while self.open and time.monotonic() < deadline:
             pause.wait(0.01)
+        if self._batch_loop is not None:
+            self._batch_loop.stop()
         # cheroot would connect to it, and that connection would wait for the next process.
         self.socket = None
         super().stop()
@@ -181,20 +185,29 @@ class Server(wsgi.Server):
             status = self._ask(mine, timeout_s)
         if status != 200 and self.served == self._served_at_probe:
             raise RuntimeError(f"the worker threads answer no requests (status {status})")
+        if self._batch_loop is not None and not self._batch_loop.alive:
+            raise RuntimeError("the thread that takes batches has ended")
         self._served_at_probe = self.served
 
     def _ask(self, sock: socket.socket, timeout_s: float) -> int:
         return ask(sock, timeout_s, secure=self.tls is not None)
 
     def process_conn(self, conn: Any) -> None:
-        """Give a connection to a worker thread, a new one to the selector, or say 503."""
+        """Give a connection to the batch loop or a worker thread, a new one to the selector, or say 503."""
         if conn.last_used is None:
             if self.open > self.limits.max_connections and not self._connections.make_room():
                 self._refuse(conn, "there are too many connections")
             else:
                 self.put_conn(conn)
             return
-        conn.is_first = _is_first(conn)
+        if self._batch_loop is None or not conn.starts_with_batch() or not self._batch_loop.take(conn):
+            self.serve_by_worker(conn)
+
+    def serve_by_worker(self, conn: Any) -> None:
+        """Give a connection to a worker thread, or say 503."""
+        begins = conn.peek()
+        # What cannot be seen is no batch of a daemon's backlog; who sends a request in parts passes nobody.
+        conn.is_first = not begins or bool(_FIRST.match(begins))
         if not conn.is_first and self.lanes.is_full and self._is_behind():
             self._refuse(conn, "the store is behind")
             return
@@ -222,12 +235,3 @@ class Server(wsgi.Server):
         with contextlib.suppress(OSError):
             conn.close()
         self.note_refusal(503, conn.remote_addr)
-
-
-def _is_first(conn: Any) -> bool:
-    """Return the lane of a request that has begun to come; what cannot be seen is no batch of a daemon's backlog."""
-    try:
-        never_wait(conn.socket)
-        return bool(_FIRST.match(conn.socket.recv(_PEEK_BYTES, socket.MSG_PEEK)))
-    except (OSError, ValueError):  # it is all here already, or encrypted
-        return True

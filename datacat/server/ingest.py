@@ -1,14 +1,15 @@
 """The hot path: batches of a stream, stored exactly once, and what is acknowledged of each stream.
 
-A WSGI application beside CherryPy's: its request cycle would cost more than storing a batch does.
+Beside CherryPy, whose request cycle would cost more than storing a batch does.
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from http import HTTPStatus
 from typing import Any, NamedTuple, TypeAlias
 
-from datacat.errors import DatacatError, Deleted, NotFound, WireError
+from datacat.errors import DatacatError, Deleted, NotFound, StoreError, WireError
 from datacat.host import faults
 from datacat.server import bodies, judge
 from datacat.server.checking import checked
@@ -20,7 +21,7 @@ from datacat.server.principal import Principal, check_writes
 from datacat.server.problems import Refusal, problem, problem_of
 from datacat.server.pulse import ROUTE
 from datacat.server.router import Answer, Request, as_answer, as_json, encoded, failed, query_of
-from datacat.store import Batch, Head
+from datacat.store import Batch, Head, Written
 from datacat.store.fold import opening
 from datacat.wire import ids, routes
 from datacat.wire.lines import Packed
@@ -43,6 +44,8 @@ DAEMON_HEADER = "HTTP_DATACAT_DAEMON"
 _PARAMETERS = ("stream", "from", "to", "crc", "end_crc", "records", "pending")
 _TYPES = frozenset({"", routes.NDJSON, "application/ndjson", "application/octet-stream"})
 _MAX_OFFSET = 2**63
+MAX_QUICK_BYTES = 512 * 1024
+"""A batch of more than this, unpacked, keeps the interpreter busy for so long that others would have to wait for it."""
 
 
 class _Sender(NamedTuple):
@@ -52,8 +55,30 @@ class _Sender(NamedTuple):
     skew_us: int | None
 
 
+class _Come(NamedTuple):
+    """A batch that has come; before is the head of its session, None when there was none."""
+
+    session_id: str
+    request: Request
+    sender: _Sender
+    before: Head | None
+    stream: str
+    start: int
+    end: int
+
+
+class Held(NamedTuple):
+    """A batch that is written: once its ticket is committed, or that failed with an error, end() returns the answer."""
+
+    ticket: int
+    end: Callable[[StoreError | None], Answer]
+
+
 class Ingest:
-    """The WSGI application for batches and acked. Any thread; durable once it answers 200."""
+    """Batches and acked, as a WSGI application, and batches for a thread that must not wait. Any thread.
+
+    A batch is durable once it is answered with 200.
+    """
 
     def __init__(self, own: OwnStream, leases: Leases, gate: Gate, pressure: Pressure) -> None:
         self._own = own
@@ -64,15 +89,39 @@ class Ingest:
 
     def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
         """Answer a request whose path matches PATH."""
-        try:
-            answer = self._answer(environ)
-        except Exception as error:
-            answer = self._failed(error)
+        answer = self.begin(environ, waits=True)
+        if isinstance(answer, Held):
+            failure = None
+            try:
+                self._store.commit(answer.ticket)
+            except StoreError as error:
+                failure = error
+            answer = answer.end(failure)
         body, headers = encoded(answer, environ.get("HTTP_ACCEPT_ENCODING", ""))
         start_response(f"{answer.status} {HTTPStatus(answer.status).phrase}", list(headers.items()))
         return [body] if isinstance(body, bytes) and environ["REQUEST_METHOD"] != "HEAD" else []
 
-    def _answer(self, environ: dict[str, Any]) -> Answer:
+    def is_quick(self, environ: Mapping[str, Any], body: bytes) -> bool:
+        """Return whether begin() with this request need not wait for anything; body is its body as it travels.
+
+        Not for a large one, and not when it is to be told that a session is back: that is another write.
+        """
+        found = PATH.fullmatch(environ["PATH_INFO"])
+        if found is None or bodies.plain_size(body, bodies.encoding_of(environ), MAX_BATCH_BYTES) > MAX_QUICK_BYTES:
+            return False
+        try:
+            return not _is_away(self._store.head(found[1].lower()))
+        except (NotFound, Deleted):
+            return True
+
+    def begin(self, environ: dict[str, Any], *, waits: bool) -> Answer | Held:
+        """Write the batch of a request, or answer it. Never raises; the answer to a batch that is held comes later."""
+        try:
+            return self._answer(environ, waits=waits)
+        except Exception as error:
+            return self._failed(error)
+
+    def _answer(self, environ: dict[str, Any], *, waits: bool) -> Answer | Held:
         found = PATH.fullmatch(environ["PATH_INFO"])
         if found is None:
             raise Refusal(404, "there is nothing at this path")
@@ -88,7 +137,9 @@ class Ingest:
         except WireError as error:
             raise NotFound(found[1][:80]) from error
         request = Request(environ, {"id": session_id}, query, principal)
-        return self._batch(session_id, request) if what == "batches" else self._acked(session_id, principal)
+        if what == "acked":
+            return self._acked(session_id, principal)
+        return self._batch(session_id, request, waits=waits)
 
     def _acked(self, session_id: str, principal: Principal) -> Answer:
         head = self._store.head(session_id)
@@ -96,7 +147,7 @@ class Ingest:
         streams = {name: stream.acked for name, stream in head.streams.items()}
         return as_json({"streams": streams, "boot": self._own.boot})
 
-    def _batch(self, session_id: str, request: Request) -> Answer:
+    def _batch(self, session_id: str, request: Request, *, waits: bool) -> Answer | Held:
         if request.content_type not in _TYPES:
             raise Refusal(
                 415, f"the content type {request.content_type[:80]!r} is not NDJSON", hint=f"use {routes.NDJSON}"
@@ -124,43 +175,53 @@ class Ingest:
         known = before.streams.get(stream) if before else None
         if known and end <= known.acked:
             return self._stored(known.acked)
+        come = _Come(session_id, request, sender, before, stream, start, end)
         body = bodies.receive(request.environ, MAX_BATCH_BYTES)
         encoding = bodies.encoding_of(request.environ)
+        if not waits:
+            return self._write(come, body, encoding, waits=False)
         with self._pressure.unpacked(bodies.plain_size(body, encoding, MAX_BATCH_BYTES)):
-            plain = bodies.decompress(body, encoding, MAX_BATCH_BYTES)
-            found = checked(plain, body if encoding == "zstd" else None)
-            return self._store_batch(session_id, request, sender, before, stream, (start, end), found)
+            return self._write(come, body, encoding, waits=True)
 
-    def _store_batch(
-        self,
-        session_id: str,
-        request: Request,
-        sender: _Sender,
-        before: Head | None,
-        stream: str,
-        span: tuple[int, int],
-        found: Packed,
-    ) -> Answer:
+    def _write(self, come: _Come, body: bytes, encoding: str, *, waits: bool) -> Held:
+        request, before = come.request, come.before
+        found = checked(bodies.decompress(body, encoding, MAX_BATCH_BYTES), body if encoding == "zstd" else None)
         batch = Batch(
-            stream,
+            come.stream,
             found,
-            *span,
+            come.start,
+            come.end,
             _optional_number(request, "crc"),
             _optional_number(request, "end_crc"),
             _optional_number(request, "records"),
             _optional_number(request, "pending") or 0,
-            sender.skew_us,
+            come.sender.skew_us,
         )
-        if before is None and batch.lines and (opened := opening(batch.lines[0].record)) is not None:
+        if before is None and found and (opened := opening(found.records[0])) is not None:
             check_writes(request.principal, opened.product)
         urgent = before is None or request.environ.get(PRIORITY_HEADER) == "first" or is_urgent(found)
-        with self._pressure.storing(is_urgent=urgent):
+        token = self._pressure.begin(is_urgent=urgent, waits=waits)
+        try:
             faults.at("ingest.read")
-            after = self._store.append(session_id, batch, received_us=self._own.clock_us())
+            written = self._store.write(come.session_id, batch, received_us=self._own.clock_us())
+        except BaseException:
+            self._pressure.end(token)
+            raise
+        return Held(written.ticket, partial(self._end, come, written, token))
+
+    def _end(self, come: _Come, written: Written, token: object, failure: StoreError | None) -> Answer:
+        """Return the answer to a batch whose commit has ended."""
+        self._pressure.end(token)
+        try:
+            if failure is not None:
+                raise failure
+            after = written.outcome()
             faults.at("ingest.stored")
-        if before and before.by == "server" and before.status in ("hung", "suspended", "abnormal"):
-            self._welcome(before, after, sender.away)
-        return self._stored(after.streams[stream].acked if stream in after.streams else 0)
+            if come.before is not None and _is_away(come.before):
+                self._welcome(come.before, after, come.sender.away)
+        except Exception as error:
+            return self._failed(error)
+        return self._stored(after.streams[come.stream].acked if come.stream in after.streams else 0)
 
     def _stored(self, acked: int) -> Answer:
         return as_json({"acked": acked, "boot": self._own.boot})
@@ -191,6 +252,11 @@ class Ingest:
         if isinstance(error, (Deleted, NotFound)):
             members |= {"acked": 0, "reason": "deleted" if isinstance(error, Deleted) else "unknown"}
         return as_answer(told._replace(members={**told.members, **members}))
+
+
+def _is_away(head: Head) -> bool:
+    """Return whether the server believes that nobody is there; what comes of the session says otherwise."""
+    return head.by == "server" and head.status in ("hung", "suspended", "abnormal")
 
 
 def is_urgent(found: Packed) -> bool:

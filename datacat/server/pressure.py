@@ -17,6 +17,8 @@ BEHIND_S = 0.5
 """The store is behind while a batch has been under way for so long; a group commit takes a few milliseconds."""
 SLOT_S = 0.25
 """A batch waits so long for a place when all threads but one store something."""
+MOST_URGENT = 200
+"""So many urgent batches wait for a store that is behind without a thread of their own: each is a connection."""
 PLAIN_BYTES = 2 * MAX_BATCH_BYTES
 """So many bytes of unpacked batches are under way at once; as records they take up to ten times as much memory."""
 ROOM_S = 1.0
@@ -39,30 +41,42 @@ class Pressure:
         self._chance = chance
         self._room = threading.Condition()
         self._bytes = 0
-        self._under_way: dict[object, float] = {}
+        self._waiting = 0
+        self._under_way: dict[object, tuple[float, bool]] = {}
         self.refused = 0
 
     def is_behind(self) -> bool:
         """Return whether a batch has been under way for too long."""
-        oldest = min(list(self._under_way.values()), default=None)
-        return oldest is not None and self._clock() - oldest > BEHIND_S
+        # The dict is in the order of begin(): its first is the oldest.
+        for began, _ in self._under_way.copy().values():
+            return self._clock() - began > BEHIND_S
+        return False
 
-    @contextlib.contextmanager
-    def storing(self, *, is_urgent: bool) -> Iterator[None]:
-        """Hold while a batch is stored. Raises: Refusal 503 when the store is behind and enough others wait for it."""
+    def begin(self, *, is_urgent: bool, waits: bool = True) -> object:
+        """Count a batch that is being stored from now on; return what end() takes.
+
+        waits: the caller is a thread that does nothing else until end(); one thread is left to read in any case.
+        Raises: Refusal 503 when the store is behind and enough others wait for it.
+        """
         token = object()
         with self._room:
-            if self.is_behind() and len(self._under_way) >= (self._most_urgent if is_urgent else self._most):
+            held = len(self._under_way)
+            most = (self._most_urgent if waits else MOST_URGENT) if is_urgent else self._most
+            if held >= most and self.is_behind():
                 raise self._refusal("the store is behind")
-            # One thread is left to read in any case.
-            if not self._room.wait_for(lambda: len(self._under_way) < self._most_urgent, SLOT_S):
-                raise self._refusal("the store is behind")
-            self._under_way[token] = self._clock()
-        try:
-            yield
-        finally:
-            with self._room:
-                del self._under_way[token]
+            if waits:
+                if not self._room.wait_for(lambda: self._waiting < self._most_urgent, SLOT_S):
+                    raise self._refusal("the store is behind")
+                self._waiting += 1
+            self._under_way[token] = (self._clock(), waits)
+        return token
+
+    def end(self, token: object) -> None:
+        """Count a batch no longer."""
+        with self._room:
+            _, waits = self._under_way.pop(token)
+            if waits:
+                self._waiting -= 1
                 self._room.notify_all()
 
     @contextlib.contextmanager

@@ -8,7 +8,7 @@ import shutil
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -105,20 +105,27 @@ class Pulse:
                 told[:] = [int(status[:3])]
                 return start_response(status, headers, *more)
 
-            route: list[str] = [NOWHERE]
-            environ[ROUTE] = route
-            received = environ[bodies.RECEIVED] = [0]
-            began = time.perf_counter()
-            self.served.begin()
+            began = self.begin(environ)
             try:
                 return app(environ, start)
             finally:
-                seconds = time.perf_counter() - began
-                status = told[0] if told else 500
-                self.request(route[0], status, seconds)
-                self.served.end(environ["REQUEST_METHOD"], route[0], status, seconds, received[0])
+                self.end(environ, began, told[0] if told else 500)
 
         return serve
+
+    def begin(self, environ: dict[str, Any]) -> float:
+        """Note that a request has come; return what end() is to be told."""
+        environ[ROUTE] = [NOWHERE]
+        environ[bodies.RECEIVED] = [0]
+        self.served.begin()
+        return time.perf_counter()
+
+    def end(self, environ: Mapping[str, Any], began: float, status: int) -> None:
+        """Count a request that is answered now."""
+        seconds = time.perf_counter() - began
+        route: str = environ[ROUTE][0]
+        self.request(route, status, seconds)
+        self.served.end(environ["REQUEST_METHOD"], route, status, seconds, environ[bodies.RECEIVED][0])
 
     @staticmethod
     def reason(status: int) -> str:

@@ -25,6 +25,8 @@ from datacat.server.alerting import INTERVAL_S, Alerts
 from datacat.server.api import Api
 from datacat.server.audit import Audit
 from datacat.server.backups import Backups
+from datacat.server.batch_loop import BatchLoop
+from datacat.server.batches import Batches
 from datacat.server.config import Config, Live, is_loopback
 from datacat.server.exports import Exports
 from datacat.server.exposition import Exposition
@@ -100,6 +102,7 @@ class Service:
         )
         access = Access(lambda: self.live.now.request_log)
         pressure = Pressure(config.threads)
+        batches = ingest.Ingest(self.own, self.leases, doors, pressure)
         inner = site(
             self.live,
             self.own,
@@ -109,13 +112,22 @@ class Service:
             self._audit,
             self.pulse,
             alerts,
-            pressure,
+            batches,
             upkeep=self._upkeep,
         )
         self.site = access.around(faults.arm(environ, inner))
         limits = httpd.Limits(config.threads, config.max_connections)
         self._tls = secure
-        self._http = httpd.Server(sock, self.site, limits, secure, self.site, access.refused, pressure.is_behind)
+        hot = Batches(batches, self.pulse, access)
+        self._http = httpd.Server(
+            sock,
+            self.site,
+            limits,
+            secure,
+            lambda http: BatchLoop(http, hot, store),
+            access.refused,
+            pressure.is_behind,
+        )
         table = jobs(self.own, self.leases, self.live, now_us(), self.pulse.deleted)
         table.append(Job("pulse", STEP_S, self.pulse.sample))
         table.append(Job("alerts", INTERVAL_S, alerts.step))
@@ -274,10 +286,10 @@ def site(
     audit: Audit,
     pulse: Pulse | None = None,
     alerts: Alerts | None = None,
-    pressure: Pressure | None = None,
+    batches: ingest.Ingest | None = None,
     upkeep: Callable[[], Upkeep] | None = None,
 ) -> Any:
-    """Return the WSGI callable for everything: batches go to the hot path, all else through CherryPy."""
+    """Return the WSGI callable for everything: batches are taken past CherryPy, all else goes through it."""
     ground = Ground(own.store, live.now.public_url, pulse)
     pages = Site(ground, own.clock_us, leases=leases, live=live, doors=doors, audit=audit, alerts=alerts, upkeep=upkeep)
     table = [
@@ -291,14 +303,14 @@ def site(
         *(Exposition(own.store, pulse, own.clock_us, live).routes() if pulse else ()),
     ]
     app = router.application(router.Router(described_too(table), doors, pages.page_of))
-    batches = ingest.Ingest(own, leases, doors, pressure or Pressure(live.now.threads))
+    hot = batches or ingest.Ingest(own, leases, doors, Pressure(live.now.threads))
 
     def serve(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         def start(status: str, headers: list[tuple[str, str]], *more: Any) -> Any:
             return start_response(status, [*headers, *environ[HEADERS].items()], *more)
 
         environ[HEADERS] = {}  # CherryPy copies the environment, but not what is in it
-        chosen = batches if ingest.PATH.fullmatch(environ["PATH_INFO"]) else app
+        chosen = hot if ingest.PATH.fullmatch(environ["PATH_INFO"]) else app
         answered: Iterable[bytes] = chosen(environ, start)
         return answered
 

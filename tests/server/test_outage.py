@@ -126,12 +126,17 @@ def test_a_store_that_stands_still_is_told_at_once_and_reads_go_on(tmp_path):
             sock.sendall(post(session_id, body, start=100, end=200))
             held.append(sock)
         with target.attacked("a store that stands still"):
-            # Eight threads wait for the store, four batches for a thread: those are told, and so is who comes now.
-            answers = [received(sock) for sock in held[8:]]
-            answers.append(target.talk(post(sessions[20], body, start=100, end=200)))
-            for answer in answers:
+            # They wait for the store. As soon as that is known to be behind, whoever comes is told so at once.
+            late = target.connect(1)
+            late.sendall(post(sessions[20], body, start=100, end=200))
+            held.append(late)
+            assert received(late) == b""
+            for session_id in sessions[21:]:
+                began = time.monotonic()
+                answer = target.talk(post(session_id, body, start=100, end=200))
                 assert answer.startswith(b"HTTP/1.1 503"), answer
                 assert b"Retry-After: " in answer
+                assert time.monotonic() - began < 1
         for sock in held:
             sock.close()
     finally:

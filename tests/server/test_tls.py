@@ -12,11 +12,14 @@ import sys
 import pytest
 from certs import make_cert
 from helpers import eventually
+from target import SESSION, post, received
 
 from datacat.errors import HostError
 from datacat.server import service, tls
 from datacat.server.config import Config
 from datacat.server.tls import Tls
+from datacat.wire import lines
+from datacat.wire.records import Event, Open
 
 pytestmark = pytest.mark.skipif(not shutil.which("openssl"), reason="capability: there is no openssl to make keys with")
 
@@ -106,6 +109,33 @@ def test_requests_that_came_in_one_packet_are_all_answered(files):
             part = secure.recv(65536)
             assert part, received
             received += part
+
+
+def test_batches_over_tls_are_taken_by_the_batch_loop_from_the_second_on(files, monkeypatch):
+    with serving(files) as built, connected(built.port, trusting(files[0])) as secure:
+        secure.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert received(secure).startswith(b"HTTP/1.1 200")
+        by_workers = []
+        serve = built._http.serve_by_worker
+        monkeypatch.setattr(built._http, "serve_by_worker", lambda conn: (by_workers.append(conn), serve(conn)))
+        bodies = [lines.encode(Open(1, "editor", "1"))] + [lines.encode(Event(n, "e")) for n in range(2, 40)]
+        batches = [
+            post(SESSION % 1, body, start=number * 100, end=number * 100 + 100) for number, body in enumerate(bodies)
+        ]
+        for batch in batches[:3]:
+            secure.sendall(batch)
+            assert received(secure).startswith(b"HTTP/1.1 200")
+        before = len(by_workers)
+        assert before <= 1  # the first, unless the thread that was asked for /livez still waited for more
+        # Many in one TLS record: what is decrypted already wakes no selector.
+        secure.sendall(b"".join(batches[3:]))
+        answers = b""
+        while answers.count(b"HTTP/1.1 200") < len(batches) - 3:
+            part = secure.recv(65536)
+            assert part, answers
+            answers += part
+        assert len(by_workers) == before
+        assert built.store.head(SESSION % 1).counts["events"] == len(bodies) - 1
 
 
 def test_tls_1_2_and_1_3_are_spoken_and_nothing_older(files):

@@ -101,9 +101,11 @@ class BatchLoop:
 
     def _sync_rounds(self) -> None:
         while (began := self._rounds.get()) is not None:
-            began.sync()
-            self._is_synced = True
-            self._waker.wake()
+            try:
+                began.sync()
+            finally:  # also when this thread ends by an error: nobody must wait for ever
+                self._is_synced = True
+                self._waker.wake()
             began.chores()
 
     # --- the thread that does all else

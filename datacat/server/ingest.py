@@ -212,9 +212,9 @@ class Ingest:
     def _end(self, come: _Come, written: Written, token: object, failure: StoreError | None) -> Answer:
         """Return the answer to a batch whose commit has ended."""
         self._pressure.end(token)
+        if failure is not None:
+            return self._failed(failure)
         try:
-            if failure is not None:
-                raise failure
             after = written.outcome()
             faults.at("ingest.stored")
             if come.before is not None and _is_away(come.before):

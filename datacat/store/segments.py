@@ -1,5 +1,6 @@
 """The segments of one store: where the next entry goes, one fsync for all who wait, and what is shown after it."""
 
+import contextlib
 import logging
 import os
 import threading
@@ -152,7 +153,12 @@ class Segments:
             woken.acquire()
             began = self._begin_round(ticket, woken.release, sync=sync)
             if began is not None:
-                began.sync()
+                try:
+                    began.sync()
+                except BaseException:
+                    with contextlib.suppress(StoreError):  # whoever waits is told; this thread has its own error
+                        self.end(began)
+                    raise
                 self.end(began)
                 return
             woken.acquire()

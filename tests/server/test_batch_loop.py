@@ -239,6 +239,17 @@ def test_a_failed_fsync_is_no_acknowledgement_for_anybody(server, connect, disk)
     disk.error = None
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_thread_that_dies_of_an_fsync_leaves_nobody_without_an_answer(server, connect, disk):
+    sock = opened(connect)
+    disk.error = ZeroDivisionError()
+    assert status(answered(sock, one_more())) == 503
+    eventually(lambda: not server._http._batch_loop.alive)
+    with pytest.raises(RuntimeError, match="the thread that takes batches has ended"):
+        server._http.probe(10)
+    disk.error = None
+
+
 # --- who serves whom
 
 

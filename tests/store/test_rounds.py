@@ -230,6 +230,20 @@ def test_a_failed_fsync_is_told_at_the_end_of_its_round_and_to_everybody_after_i
         semi.head(A)
 
 
+def test_a_thread_that_is_interrupted_in_its_fsync_ends_the_round_for_everybody(semi, monkeypatch):
+    def interrupted(_fd):
+        raise KeyboardInterrupt
+
+    written = write(semi, A, opened())
+    monkeypatch.setattr(durable, "sync_file", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        semi.commit(written.ticket)
+    with pytest.raises(StoreError, match="a commit was interrupted"):
+        semi.commit(written.ticket)
+    with pytest.raises(NotFound):
+        semi.head(A)
+
+
 def test_a_write_is_under_way_until_its_round_has_ended(tmp_path):
     now = [100.0]
     store = SemiStore(tmp_path / "store", clock=lambda: now[0])

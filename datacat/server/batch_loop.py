@@ -14,7 +14,7 @@ from http import HTTPStatus
 from typing import Any
 
 from datacat.errors import StoreError
-from datacat.server.batches import Batches, UnderWay
+from datacat.server.batches import Batches, Begun
 from datacat.server.connections import Waker
 from datacat.store import Store
 from datacat.store.rounds import Round
@@ -52,9 +52,9 @@ class BatchLoop:
         self._last_s: dict[Any, float] = {}
         """All connections that are here, with when each sent something."""
         self._watched: set[Any] = set()
-        self._held: dict[Any, UnderWay] = {}
+        self._held: dict[Any, Begun] = {}
         """What waits for a round, by connection."""
-        self._syncing: dict[Any, UnderWay] = {}
+        self._syncing: dict[Any, Begun] = {}
         """What waits for the round that is under way."""
         self._round: Round | None = None
         self._held_since = 0.0
@@ -211,7 +211,7 @@ class BatchLoop:
                 failure = error
         self._answer_all(self._syncing, failure)
 
-    def _answer_all(self, batches: dict[Any, UnderWay], failure: StoreError | None) -> None:
+    def _answer_all(self, batches: dict[Any, Begun], failure: StoreError | None) -> None:
         for conn, batch in list(batches.items()):
             del batches[conn]
             try:
@@ -220,7 +220,7 @@ class BatchLoop:
                 _log.exception("a connection failed")
                 self._close(conn)
 
-    def _answer(self, conn: Any, batch: UnderWay, failure: StoreError | None) -> None:
+    def _answer(self, conn: Any, batch: Begun, failure: StoreError | None) -> None:
         answer, headers, body = self._batches.end(batch, failure)
         reason = answer.reason or HTTPStatus(answer.status).phrase
         if not conn.answer(f"{answer.status} {reason}", headers, body):

@@ -11,7 +11,7 @@ from datacat.server.pulse import Pulse
 from datacat.server.router import Answer, encoded
 
 
-class UnderWay:
+class Begun:
     """One batch that was begun. ticket is the one that has to be committed before it is answered, 0 when none has."""
 
     __slots__ = ("asked", "began", "environ", "outcome")
@@ -45,15 +45,15 @@ class Batches:
         """See Ingest.is_quick."""
         return self._ingest.is_quick(environ, body)
 
-    def begin(self, environ: dict[str, Any]) -> UnderWay:
+    def begin(self, environ: dict[str, Any]) -> Begun:
         """Begin with a request; its environment is as WSGI has it."""
         environ[HEADERS] = {}
         asked, began = self._access.begin(), self._pulse.begin(environ)
         outcome = self._ingest.begin(environ, waits=False)
         del environ["wsgi.input"]  # many may be held, for as long as a disk stands still
-        return UnderWay(environ, asked, began, outcome)
+        return Begun(environ, asked, began, outcome)
 
-    def end(self, batch: UnderWay, failure: StoreError | None) -> tuple[Answer, dict[str, str], bytes]:
+    def end(self, batch: Begun, failure: StoreError | None) -> tuple[Answer, dict[str, str], bytes]:
         """Return the answer, its headers and its body; failure is why the commit failed."""
         answer = batch.outcome
         if isinstance(answer, Held):

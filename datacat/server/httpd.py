@@ -11,7 +11,7 @@ import re
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from cheroot import wsgi
@@ -46,9 +46,6 @@ _FIRST = re.compile(
     re.IGNORECASE,
 )
 """How requests of the first lane begin: reads (not of whole sessions), what opens a stream, what is said urgent."""
-
-App = Callable[..., Iterable[bytes]]
-"""A WSGI application."""
 
 
 class Limits(NamedTuple):
